@@ -1,0 +1,217 @@
+"""One maker for one fingerprint, with takeover when the maker is dead.
+
+A lease is a small JSON file that names its owner (host, pid, start time of that pid, a random
+token) and carries a counter that the owner raises every few seconds. Changes to the file happen
+under an advisory lock that the kernel drops when a process dies, so the file itself can't be torn.
+
+Death is decided without comparing clocks of two machines. On the owner's host the process table
+knows, so a live but slow owner keeps its lease; elsewhere a waiter watches the counter and takes
+over when it stands still for `stale_after_seconds` of the waiter's own monotonic clock.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from swiftcore.artifacts.record import write_text_synced
+from swiftcore.errors import LeaseHeld, LeaseLost
+
+HEARTBEAT_SECONDS = 2.0
+STALE_AFTER_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a lease."""
+
+    token: str
+    host: str
+    pid: int
+    process_started: float
+    beat: int = 0
+
+    def is_dead(self) -> bool:
+        """Tell whether the owner is known to be gone; on another host nothing is known."""
+        if self.host != socket.gethostname():
+            return False
+        return process_start(self.pid) != self.process_started
+
+    def describe(self) -> str:
+        """Return the owner as a person would name it."""
+        return f"process {self.pid} on {self.host}"
+
+
+def process_start(pid: int) -> float | None:
+    """Return the start time of a live process, so that a reused pid is not taken for the old one.
+
+    On Linux this is the kernel's count of ticks since boot: a clock that is set does not move it.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        state, *numbers = stat.rpartition(")")[2].split()
+        return None if state in "ZX" else float(numbers[18])
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
+        return None
+
+
+class Lease:
+    """The right to make one artifact. Use through `hold`."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        stale_after_seconds: float = STALE_AFTER_SECONDS,
+    ) -> None:
+        self.path = path
+        self._heartbeat_seconds = heartbeat_seconds
+        self._stale_after_seconds = stale_after_seconds
+        self._owner = Owner(
+            token=uuid.uuid4().hex,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            process_started=process_start(os.getpid()) or 0.0,
+        )
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.took_over_from: Owner | None = None
+
+    def try_acquire(self, *, presumed_dead: Owner | None = None) -> Owner | None:
+        """Take the lease if it is free; return None on success, else the live owner.
+
+        Args:
+            presumed_dead: an owner whose counter this waiter has seen standing still too long.
+        """
+        with self._locked():
+            current = read_owner(self.path)
+            same_stalled = presumed_dead is not None and current == presumed_dead
+            if current is not None and not current.is_dead() and not same_stalled:
+                return current
+            self.took_over_from = current
+            self._write(self._owner)
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
+        self._thread.start()
+        return None
+
+    def acquire(self, *, wait_seconds: float, on_wait: Callable[[Owner], None]) -> None:
+        """Take the lease, waiting while a live owner holds it.
+
+        Raises:
+            LeaseHeld: the wait ran out.
+        """
+        deadline = time.monotonic() + wait_seconds
+        watched: Owner | None = None
+        watched_since = time.monotonic()
+        stalled: Owner | None = None
+        while (owner := self.try_acquire(presumed_dead=stalled)) is not None:
+            now = time.monotonic()
+            if owner != watched:
+                if watched is None or owner.token != watched.token:
+                    on_wait(owner)
+                watched, watched_since = owner, now
+            elif owner.host != socket.gethostname() and (
+                now - watched_since > self._stale_after_seconds
+            ):
+                stalled = owner
+            if now >= deadline:
+                raise LeaseHeld(
+                    "Another run is making the same artifact and has not finished in time.",
+                    where=self.path.stem,
+                    found=f"a live lease of {owner.describe()}",
+                    expected=f"a result within {wait_seconds:g} s (runtime.lease_wait_seconds)",
+                    do="wait for that run (or end it) and start again; its result will be reused",
+                )
+            time.sleep(min(0.2, max(0.01, deadline - now)))
+
+    def check(self) -> None:
+        """Make sure this process still holds the lease; call right before publishing.
+
+        Raises:
+            LeaseLost: another process took over, so what this one made must not be published.
+        """
+        with self._locked():
+            current = read_owner(self.path)
+        if current is None or current.token != self._owner.token:
+            raise LeaseLost(
+                "This process was silent for too long and another one took its work over.",
+                where=self.path.stem,
+                found="no lease" if current is None else f"a lease of {current.describe()}",
+                expected=f"the lease of {self._owner.describe()}",
+                do="start the command again; the other run's result will be reused",
+            )
+
+    def release(self) -> None:
+        """Give the lease back, if it is still ours."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        with self._locked():
+            current = read_owner(self.path)
+            if current is not None and current.token == self._owner.token:
+                self.path.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        beat = 0
+        while not self._stop.wait(self._heartbeat_seconds):
+            beat += 1
+            with self._locked():
+                current = read_owner(self.path)
+                if current is None or current.token != self._owner.token:
+                    return
+                self._write(Owner(**{**asdict(self._owner), "beat": beat}))
+
+    def _write(self, owner: Owner) -> None:
+        write_text_synced(self.path, json.dumps(asdict(owner)) + "\n")
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_suffix(".lock").open("a") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+
+@contextlib.contextmanager
+def hold(
+    path: Path,
+    *,
+    wait_seconds: float,
+    on_wait: Callable[[Owner], None] = lambda owner: None,
+    heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    stale_after_seconds: float = STALE_AFTER_SECONDS,
+) -> Iterator[Lease]:
+    """Hold the lease at `path` for the length of a `with` block."""
+    lease = Lease(
+        path, heartbeat_seconds=heartbeat_seconds, stale_after_seconds=stale_after_seconds
+    )
+    lease.acquire(wait_seconds=wait_seconds, on_wait=on_wait)
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+def read_owner(path: Path) -> Owner | None:
+    """Return who holds the lease at `path`; a missing or unreadable file is no owner."""
+    try:
+        return Owner(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None

@@ -1,0 +1,48 @@
+"""Where and how work runs. Nothing here may change a result or enter a fingerprint."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Runtime(BaseModel):
+    """Placement of one run: device, threads, paths, ports, log level.
+
+    The split between `Recipe` (what) and `Runtime` (where) is in the types: a fingerprint is made
+    from recipe sections only, so moving the store or changing the device keeps every artifact.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    store: Path = Field(Path(".swift/store"), description="folder that holds all artifacts")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="where models run; auto takes an accelerator when there is one"
+    )
+    num_threads: int | None = Field(None, ge=1, description="CPU threads of torch; default: cores")
+    lease_wait_seconds: float = Field(
+        3600.0, ge=0, description="longest wait for another run of the same step"
+    )
+    host: str = Field("127.0.0.1", description="address the endpoint binds")
+    port: int = Field(8765, ge=0, le=65535, description="port of the endpoint; 0 takes a free one")
+    start_timeout_seconds: float = Field(
+        120.0, gt=0, description="longest wait for a served model to answer"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="log level")
+
+    def threads(self) -> int:
+        """Return the number of CPU threads to use."""
+        return self.num_threads or os.cpu_count() or 1
+
+    def resolved_device(self) -> str:
+        """Return the torch device string that `auto` stands for on this machine."""
+        if self.device != "auto":
+            return self.device
+        import torch
+
+        if torch.cuda.is_available():
+            return "cuda"
+        if torch.backends.mps.is_available():
+            return "mps"
+        return "cpu"

@@ -1,0 +1,60 @@
+"""Merge: fold the adapter into its base, and prove by logits that nothing else changed."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from swiftcore.artifacts import Produced, section_config
+from swiftcore.recipe import MergeSection, Recipe
+from swiftcore.stages.contract import Stage, StageRun
+
+_NUM_SAMPLES = 8
+_SAMPLE_TOKENS = 256
+
+
+def _config(recipe: Recipe) -> dict[str, Any]:
+    return {"merge": section_config(recipe.merge or MergeSection())}
+
+
+def _run(run: StageRun) -> Produced:
+    from swiftcore.export import merge_adapter
+
+    report = merge_adapter(
+        run.inputs["model"],
+        run.inputs["adapter"],
+        run.area.out,
+        run.recipe.merge or MergeSection(),
+        sample_ids=[row["input_ids"] for row in held_out_rows(run.inputs["encoded"], _NUM_SAMPLES)],
+        device=run.runtime.resolved_device(),
+        progress=run.progress,
+    )
+    return Produced(metrics=_numbers(asdict(report)))
+
+
+def held_out_rows(encoded: Path, count: int) -> list[dict[str, Any]]:
+    """Return the first encoded validation rows, or training rows where there are none, cut short.
+
+    Each row has `input_ids` and `labels` of at most 256 tokens.
+    """
+    from swiftcore.template import load_encoded
+
+    split = "val" if (encoded / "val.parquet").is_file() else "train"
+    rows = load_encoded(encoded, split)
+    return [
+        {
+            "input_ids": list(rows[index]["input_ids"][:_SAMPLE_TOKENS]),
+            "labels": list(rows[index]["labels"][:_SAMPLE_TOKENS]),
+        }
+        for index in range(min(count, len(rows)))
+    ]
+
+
+def _numbers(fields: dict[str, Any]) -> dict[str, float]:
+    return {
+        key: float(value)
+        for key, value in fields.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+MERGE = Stage("merge", 1, _config, _run)

@@ -1,0 +1,33 @@
+"""Template: rows become tokens and labels, with a proof against the model's own template."""
+
+from typing import Any
+
+from swiftcore.artifacts import Produced, section_config
+from swiftcore.recipe import Recipe
+from swiftcore.stages.contract import Stage, StageRun
+
+
+def _config(recipe: Recipe) -> dict[str, Any]:
+    return {"template": section_config(recipe.template), "method": recipe.train.method}
+
+
+def _run(run: StageRun) -> Produced:
+    from swiftcore.models import load_tokenizer, model_facts
+    from swiftcore.template import encode_dataset
+
+    folder = run.inputs["tokenizer"]
+    facts = model_facts(folder)
+    report = encode_dataset(
+        run.recipe.template,
+        run.inputs["dataset"],
+        load_tokenizer(folder),
+        run.area.out,
+        method=run.recipe.train.method,
+        model_type=facts["model_type"],
+        max_model_length=facts["max_position_embeddings"],
+        progress=run.progress,
+    )
+    return Produced(metrics=report.metrics(), facts={"template": report.settings})
+
+
+TEMPLATE = Stage("template", 1, _config, _run)

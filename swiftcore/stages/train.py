@@ -1,0 +1,39 @@
+"""Train: encoded rows and a model become an adapter or a model, in a process of its own."""
+
+from typing import Any
+
+from swiftcore.artifacts import Produced, section_config
+from swiftcore.recipe import Recipe
+from swiftcore.stages.contract import Stage, StageRun
+
+
+def _config(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "train": section_config(recipe.train),
+        "tuner": section_config(recipe.tuner),
+        "model": section_config(recipe.model, exclude={"model", "scratch"}),
+    }
+
+
+def _run(run: StageRun) -> Produced:
+    from swiftcore.training import TrainJob, run_training
+
+    job = TrainJob(
+        train=run.recipe.train,
+        tuner=run.recipe.tuner,
+        model_dir=run.inputs["model"],
+        encoded_dir=run.inputs["encoded"],
+        work_dir=run.area.work,
+        out_dir=run.area.out,
+        torch_dtype=run.recipe.model.torch_dtype,
+        attn_impl=run.recipe.model.attn_impl,
+        device=run.runtime.resolved_device(),
+        num_threads=run.runtime.threads(),
+        num_workers=run.runtime.num_workers,
+    )
+    result = run_training(job, progress=run.progress, on_metrics=run.on_metrics)
+    resumed = None if result.resumed_from is None else f"step {result.resumed_from}"
+    return Produced(metrics=result.metrics, resumed_from=resumed)
+
+
+TRAIN = Stage("train", 1, _config, _run, measured=("metrics.jsonl", "train.log", "summary.json"))

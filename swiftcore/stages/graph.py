@@ -159,6 +159,8 @@ def build_road(loaded: LoadedRecipe, store: Store, *, _above: tuple[Path, ...] =
         inputs = {"model": Link(final), "encoded": Link(template)}
         steps.append(Step(QUANTIZE, recipe, inputs))
     road = Road(recipe, tuple(steps))
+    if recipe.deploy is not None and recipe.evaluate is None:
+        raise _misfit("deploy", "there is no evaluate section, so the gate has nothing to judge")
     if recipe.evaluate is not None:
         if not recipe.data.test_dataset:
             raise _misfit("evaluate", "data.test_dataset names no held-out rows to answer")

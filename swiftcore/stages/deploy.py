@@ -1,0 +1,160 @@
+"""Deploy: the gate decides, then the endpoint switches to the new model without a failed request.
+
+Deploying changes the world instead of making files, so it is no artifact: the endpoint's own state
+folder, `<store>/serving/<name>/`, says what is served, what was served before, and why.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swiftcore.artifacts import Artifact, Store
+from swiftcore.errors import RecipeError
+from swiftcore.evaluation.gate import Decision, decide
+from swiftcore.progress import Progress, Silent
+from swiftcore.recipe import DeploySection, Runtime
+from swiftcore.serving import DeployResult, Golden, Release, deploy_release
+from swiftcore.stages.graph import Road
+from swiftcore.stages.runner import served_candidate
+
+REPORT_NAME = "report.json"
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """The files that one candidate is served from."""
+
+    candidate: str
+    artifact: Artifact
+    model_dir: Path
+    adapter_dir: Path | None = None
+
+
+def serving_root(store: Store) -> Path:
+    """Return the folder that holds the state of all endpoints."""
+    return store.root / "serving"
+
+
+def served_model(road: Road, made: dict[str, Artifact], base: Path | None) -> ServedModel:
+    """Return what the recipe serves.
+
+    Args:
+        road: the recipe's steps.
+        made: finished artifacts by step label.
+        base: folder of the base model; needed when an adapter is served.
+    """
+    name = served_candidate(road)
+    artifact = made[road.step(road.candidates()[name]).label]
+    if name != "adapter":
+        return ServedModel(name, artifact, artifact.path)
+    assert base is not None
+    return ServedModel(name, artifact, base, artifact.path)
+
+
+def judge(
+    road: Road, served: str, report: Artifact, champion: dict[str, Any] | None = None
+) -> Decision:
+    """Return the gate's decision on a candidate.
+
+    Args:
+        road: the recipe's steps.
+        served: name of the candidate.
+        report: artifact of the evaluate stage.
+        champion: summary of the model in service, as `champion_summary` gives it.
+    """
+    document = read_report(report)
+    whole = next((n for n in ("merged", "trained") if n in road.candidates()), None)
+    return decide(document, _section(road).gate, served, champion, recovery_of=whole)
+
+
+def read_report(report: Artifact) -> dict[str, Any]:
+    """Return the content of an evaluation report."""
+    return json.loads((report.path / REPORT_NAME).read_text(encoding="utf-8"))
+
+
+def deploy_model(
+    road: Road,
+    model: ServedModel,
+    report: Artifact,
+    store: Store,
+    runtime: Runtime,
+    *,
+    version: str,
+    champion: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> DeployResult:
+    """Put a candidate into service if the gate lets it pass.
+
+    Args:
+        road: the recipe's steps.
+        model: the candidate to serve.
+        report: artifact of the evaluate stage that measured it.
+        store: verifies the model's files before they are served.
+        runtime: address and time limits of the endpoint.
+        version: registered version, shown as `<name>@<version>`.
+        champion: summary of the model in service.
+        progress: told how far the start is.
+
+    Raises:
+        GateRefused: a condition does not hold, or the endpoint's answers differ from evaluation.
+        EnvironmentMissing: the port belongs to another program, or the new model doesn't start;
+            the old one keeps answering.
+    """
+    section = _section(road)
+    judge(road, model.candidate, report, champion).raise_if_refused()
+    release = Release(
+        fingerprint=model.artifact.fingerprint,
+        name=section.name,
+        version=version,
+        model_dir=model.model_dir,
+        adapter_dir=model.adapter_dir,
+        digest=model.artifact.digest,
+        max_new_tokens=section.max_new_tokens,
+        max_batch_size=section.max_batch_size,
+        max_model_len=section.max_model_len,
+        device=runtime.resolved_device(),
+        num_threads=runtime.threads(),
+    )
+    return deploy_release(
+        release,
+        state_dir=serving_root(store) / section.name,
+        host=runtime.host,
+        port=runtime.port,
+        golden=golden_answers(report, model.candidate, section.num_golden),
+        start_timeout_seconds=runtime.start_timeout_seconds,
+        verify=lambda: store.verify(model.artifact, thorough=True),
+        progress=progress or Silent(),
+    )
+
+
+def golden_answers(report: Artifact, candidate: str, count: int) -> list[Golden]:
+    """Return the first answers the candidate gave in evaluation; the endpoint must repeat them."""
+    path = report.path / "samples" / f"{candidate}.jsonl"
+    golden: list[Golden] = []
+    with path.open(encoding="utf-8") as stream:
+        for line in stream:
+            if len(golden) == count:
+                break
+            sample = json.loads(line)
+            if sample.get("error") is None and sample.get("finish_reason") == "stop":
+                golden.append(
+                    Golden(
+                        prompt_ids=sample["prompt_ids"],
+                        expected=sample["output"],
+                        max_tokens=sample["completion_tokens"] + 1,
+                    )
+                )
+    return golden
+
+
+def _section(road: Road) -> DeploySection:
+    if road.recipe.deploy is None:
+        raise RecipeError(
+            "The recipe does not deploy anything.",
+            where=road.recipe.name,
+            found="no deploy section",
+            expected="a deploy section with a name and a gate",
+            do="add `deploy: {name: my-model}` to the recipe",
+        )
+    return road.recipe.deploy

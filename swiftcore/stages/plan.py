@@ -1,0 +1,113 @@
+"""Say, without running anything, which steps are reused, which run, why, and what it will cost."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from swiftcore.artifacts import Artifact, Identity, Record, Store
+from swiftcore.stages.graph import Link, Road, Step
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """What would happen to one step.
+
+    Args:
+        label: recipe/stage.
+        action: reuse, or run.
+        reason: why, in words.
+        fingerprint: None while an input has yet to be made.
+        seconds: as long as it took last time; None when it never ran here.
+        size_bytes: as large as it was last time.
+    """
+
+    label: str
+    action: Literal["reuse", "run"]
+    reason: str
+    fingerprint: str | None
+    seconds: float | None
+    size_bytes: int | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the step as JSON-ready values."""
+        return asdict(self)
+
+
+def plan(road: Road, store: Store) -> list[PlannedStep]:
+    """Return what `run` would do to each step of a road."""
+    made: dict[str, Artifact] = {}
+    latest = _latest_records(store)
+    planned = []
+    for step in road.steps:
+        past = latest.get((step.stage.name, step.recipe.name))
+        call = step.call(made)
+        if call is None:
+            planned.append(_planned(step, "run", _awaited(step, made), None, past))
+            continue
+        identity = call.identity(store)
+        found = store.lookup(identity.stage, identity.fingerprint)
+        if found.artifact:
+            made[step.label] = found.artifact
+            planned.append(
+                _planned(step, "reuse", "unchanged", identity.fingerprint, found.artifact.record)
+            )
+        else:
+            reason = found.problem or why_new(identity, past)
+            planned.append(_planned(step, "run", reason, identity.fingerprint, past))
+    return planned
+
+
+def why_new(identity: Identity, past: Record | None) -> str:
+    """Say how an identity differs from the last record of the same stage and recipe."""
+    if past is None:
+        return "never made here"
+    reasons = []
+    if past.version != identity.version:
+        reasons.append(f"stage version {past.version} -> {identity.version}")
+    before, after = _flatten(past.config), _flatten(identity.config)
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            old, new = before.get(key, "default"), after.get(key, "default")
+            reasons.append(f"{key} {old} -> {new}")
+    for role in sorted(past.inputs.keys() | identity.inputs.keys()):
+        old_ref, new_ref = past.inputs.get(role), identity.inputs.get(role)
+        if old_ref is None or new_ref is None:
+            reasons.append(f"input {role} {'added' if old_ref is None else 'gone'}")
+        elif old_ref.digest != new_ref.digest:
+            reasons.append(f"input {role} changed ({new_ref.label})")
+    return "; ".join(reasons) or "its artifact is no longer in the store"
+
+
+def _planned(
+    step: Step,
+    action: Literal["reuse", "run"],
+    reason: str,
+    fingerprint: str | None,
+    past: Record | None,
+) -> PlannedStep:
+    seconds = past.seconds if past else None
+    size = past.size_bytes if past else None
+    return PlannedStep(step.label, action, reason, fingerprint, seconds, size)
+
+
+def _awaited(step: Step, made: Mapping[str, Artifact]) -> str:
+    names = {
+        value.step.label
+        for value in step.inputs.values()
+        if isinstance(value, Link) and value.step.label not in made
+    }
+    return f"after {', '.join(sorted(names))}"
+
+
+def _latest_records(store: Store) -> dict[tuple[str, str], Record]:
+    """Return the newest record of each stage and recipe name; `artifacts` yields oldest first."""
+    return {(a.record.stage, a.record.name): a.record for a in store.artifacts()}
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    return flat

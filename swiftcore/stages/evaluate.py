@@ -1,12 +1,20 @@
 """Evaluate: every candidate answers the held-out rows; scores, intervals, size and speed."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swiftcore.artifacts import Produced, section_config
 from swiftcore.artifacts.digests import files_under
+from swiftcore.progress import Progress
 from swiftcore.recipe import EvaluateSection, Recipe
 from swiftcore.stages.contract import Stage, StageRun
+
+if TYPE_CHECKING:
+    from swiftcore.evaluation import Candidate
+    from swiftcore.generation import Completion, SamplingParams, TransformersEngine
+    from swiftcore.template import Template
 
 _CANDIDATES = ("base", "trained", "adapter", "merged", "quantized")
 
@@ -15,41 +23,80 @@ def _config(recipe: Recipe) -> dict[str, Any]:
     return {"evaluate": section_config(recipe.evaluate or EvaluateSection())}
 
 
+@dataclass(frozen=True)
+class PromptedEngine:
+    """An engine with the template that training used, whatever folder the model came from."""
+
+    engine: "TransformersEngine"
+    template: "Template"
+
+    def generate(
+        self,
+        prompts: Sequence[list[int]],
+        params: "SamplingParams",
+        *,
+        batch_size: int,
+        progress: Progress | None = None,
+    ) -> "list[Completion]":
+        """Answer all prompts, in order."""
+        return self.engine.generate(prompts, params, batch_size=batch_size, progress=progress)
+
+
 def _run(run: StageRun) -> Produced:
     from swiftcore.data import load_rows
     from swiftcore.evaluation import Candidate, evaluate_candidates
-    from swiftcore.generation import TransformersEngine
-
-    base = run.inputs["base"]
-    template_dir = run.inputs["encoded"]
-    candidates = []
-    for name in (name for name in _CANDIDATES if name in run.inputs):
-        folder = run.inputs[name]
-        adapter = folder if name == "adapter" else None
-        model = base if adapter else folder
-        size = weights_bytes(model) + (weights_bytes(adapter) if adapter else 0)
-        candidates.append(Candidate(name, model, adapter, size))
-
-    def load_engine(candidate: Candidate) -> TransformersEngine:
-        return TransformersEngine.load(
-            candidate.model_dir,
-            adapter_dir=candidate.adapter_dir,
-            template_dir=template_dir,
-            device=run.runtime.resolved_device(),
-            num_threads=run.runtime.threads(),
-        )
 
     dataset = run.inputs["dataset"]
+
+    def load_engine(candidate: Candidate) -> PromptedEngine:
+        return _engine(candidate, run)
+
     report = evaluate_candidates(
         run.recipe.evaluate or EvaluateSection(),
-        candidates,
+        _candidates(run),
         load_rows(dataset, "test"),
         run.area.out,
         load_engine=load_engine,
         train_rows=load_rows(dataset, "train"),
         progress=run.progress,
     )
-    return Produced(metrics=report.flat_metrics())
+    metrics = {
+        f"{candidate}/{name}": value
+        for candidate, values in report.flat_metrics().items()
+        for name, value in values.items()
+    }
+    return Produced(metrics=metrics)
+
+
+def _candidates(run: StageRun) -> "list[Candidate]":
+    from swiftcore.evaluation import Candidate
+
+    found = []
+    for name in (name for name in _CANDIDATES if name in run.inputs):
+        folder = run.inputs[name]
+        if name == "adapter":
+            base = run.inputs["base"]
+            size = weights_bytes(base) + weights_bytes(folder)
+            found.append(Candidate(name, base, folder, size))
+        else:
+            found.append(Candidate(name, folder, None, weights_bytes(folder)))
+    return found
+
+
+def _engine(candidate: "Candidate", run: StageRun) -> PromptedEngine:
+    from swiftcore.generation import TransformersEngine
+    from swiftcore.models import load_tokenizer
+    from swiftcore.template import load_template
+
+    template = load_template(run.inputs["encoded"], load_tokenizer(run.inputs["base"]))
+    engine = TransformersEngine.load(
+        candidate.model_dir,
+        adapter_dir=candidate.adapter_dir,
+        device=run.runtime.resolved_device(),
+        num_threads=run.runtime.threads(),
+        stop_words=template.stop_words,
+    )
+    return PromptedEngine(engine, template)
 
 
 def weights_bytes(folder: Path) -> int:

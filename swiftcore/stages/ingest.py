@@ -48,8 +48,10 @@ def _run(run: StageRun) -> Produced:
     from swiftcore.data import ingest_dataset
 
     report = ingest_dataset(run.recipe.data, run.area.out, progress=run.progress)
-    counts = report.counts()
-    return Produced(metrics={key: float(value) for key, value in counts.items()})
+    counts = {name: report.total(name) for name in ("rows", "quarantined", "duplicates")}
+    counts |= report.splits
+    return Produced(metrics={name: float(count) for name, count in counts.items()})
 
 
-INGEST = Stage("ingest", 1, _config, _run)
+# Reports name the sources by path; the rows are what later stages are identified by.
+INGEST = Stage("ingest", 1, _config, _run, measured=("report.json", "card.md", "quarantine.jsonl"))

@@ -33,7 +33,7 @@ def _run(run: StageRun) -> Produced:
     )
     result = run_training(job, progress=run.progress, on_metrics=run.on_metrics)
     resumed = None if result.resumed_from is None else f"step {result.resumed_from}"
-    return Produced(metrics=result.metrics, resumed_from=resumed)
+    return Produced(result.metrics, facts={"notes": result.notes}, resumed_from=resumed)
 
 
 TRAIN = Stage("train", 1, _config, _run, measured=("metrics.jsonl", "train.log", "summary.json"))

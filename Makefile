@@ -1,0 +1,39 @@
+# make demo and make test do everything a newcomer needs; the rest is for those who work on it.
+SHELL := /usr/bin/env bash
+PY := .venv/bin/python
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+
+.PHONY: install data demo repro test lint docs-check bench clean
+
+install:
+	@scripts/install.sh
+
+data: data/demo/train.jsonl
+
+data/demo/train.jsonl: $(wildcard data/generators/*.py) | install
+	@$(PY) -m data.generators --out data/demo
+
+demo: data
+	@.venv/bin/swift run recipes/demo.yaml
+
+repro: install
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/dvc repro
+
+test: data
+	@$(PY) -m pytest -q
+
+lint: install
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	@.venv/bin/lint-imports
+	@.venv/bin/pyright swiftcore tasks flows
+	@.venv/bin/codespell
+
+docs-check: data
+	@$(PY) -m pytest -q tests/test_docs.py
+
+bench: install
+	@$(PY) bench/overhead.py
+
+clean:
+	@rm -rf .swift artifacts data/demo/*.jsonl

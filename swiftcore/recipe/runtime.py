@@ -21,6 +21,7 @@ class Runtime(BaseModel):
         "auto", description="where models run; auto takes an accelerator when there is one"
     )
     num_threads: int | None = Field(None, ge=1, description="CPU threads of torch; default: cores")
+    num_workers: int = Field(0, ge=0, description="processes that load training batches")
     lease_wait_seconds: float = Field(
         3600.0, ge=0, description="longest wait for another run of the same step"
     )

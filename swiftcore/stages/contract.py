@@ -19,6 +19,7 @@ from swiftcore.artifacts import (
     WorkArea,
     folder_digest,
 )
+from swiftcore.errors import DataError
 from swiftcore.progress import Progress, Silent
 from swiftcore.recipe import Recipe, Runtime
 
@@ -26,6 +27,10 @@ TOKENIZER_FILES = (
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
     "special_tokens_map.json",
     "chat_template.jinja",
     "swift_template.json",
@@ -87,9 +92,21 @@ class Source:
     only: tuple[str, ...] | None = None
 
     def ref(self, cache: DigestCache) -> InputRef:
-        """Return the reference by content that enters a fingerprint."""
+        """Return the reference by content that enters a fingerprint.
+
+        Raises:
+            DataError: nothing is there any more.
+        """
         if self.path.is_file():
             return InputRef(cache.sha256(self.path), None, self.label)
+        if not self.path.is_dir():
+            raise DataError(
+                "An input is gone.",
+                where=self.path,
+                found="nothing",
+                expected=f"the file or folder {self.label}",
+                do="put it back, or change the recipe",
+            )
         return InputRef(folder_digest(self.path, cache, only=self.only), None, self.label)
 
 

@@ -24,7 +24,10 @@ def _run(run: StageRun) -> Produced:
         run.inputs["adapter"],
         run.area.out,
         run.recipe.merge or MergeSection(),
-        sample_ids=[row["input_ids"] for row in held_out_rows(run.inputs["encoded"], _NUM_SAMPLES)],
+        sample_ids=[
+            row["input_ids"][:_SAMPLE_TOKENS]
+            for row in held_out_rows(run.inputs["encoded"], _NUM_SAMPLES)
+        ],
         device=run.runtime.resolved_device(),
         progress=run.progress,
     )
@@ -32,20 +35,17 @@ def _run(run: StageRun) -> Produced:
 
 
 def held_out_rows(encoded: Path, count: int) -> list[dict[str, Any]]:
-    """Return the first encoded validation rows, or training rows where there are none, cut short.
+    """Return the first encoded validation rows, or training rows where there are none.
 
-    Each row has `input_ids` and `labels` of at most 256 tokens.
+    Each row has `input_ids` and `labels`.
     """
     from swiftcore.template import load_encoded
 
     split = "val" if (encoded / "val.parquet").is_file() else "train"
     rows = load_encoded(encoded, split)
     return [
-        {
-            "input_ids": list(rows[index]["input_ids"][:_SAMPLE_TOKENS]),
-            "labels": list(rows[index]["labels"][:_SAMPLE_TOKENS]),
-        }
-        for index in range(min(count, len(rows)))
+        {"input_ids": list(row["input_ids"]), "labels": list(row["labels"])}
+        for row in (rows[index] for index in range(min(count, len(rows))))
     ]
 
 

@@ -1,0 +1,36 @@
+"""Fixtures that several test files share."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.roads import swift, tiny_recipes
+
+# No test may reach a hub, and no library may report home.
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    TOKENIZERS_PARALLELISM="false",
+    DO_NOT_TRACK="1",
+    MLFLOW_DISABLE_TELEMETRY="true",
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+)
+
+
+@pytest.fixture(scope="session")
+def finished_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which every stage of the tiny road, from base to evaluation, is finished."""
+    folder = tmp_path_factory.mktemp("road")
+    _, recipe = tiny_recipes(folder)
+    done = swift("stage", "evaluate", recipe, "--out", folder / "out/evaluate")
+    assert done.returncode == 0, done.stderr
+    return folder / "store"
+
+
+@pytest.fixture
+def tiny_road(tmp_path: Path, finished_store: Path) -> Path:
+    """A tiny recipe whose steps are all finished, in a folder of its own."""
+    _, recipe = tiny_recipes(tmp_path)
+    shutil.copytree(finished_store, tmp_path / "store")
+    return recipe

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from swiftcore.artifacts import Artifact, Store
 from swiftcore.cli.options import Parser, add_store, opened_store, print_json
+from swiftcore.cli.status import served_label
 from swiftcore.errors import UsageError
 from swiftcore.recipe import Runtime
 from swiftcore.stages.contract import input_ref
@@ -83,9 +84,10 @@ def _status(store: Store, *, as_json: bool) -> int:
     endpoints = list_endpoints(serving_root(store))
     if as_json:
         print_json(endpoints)
-    for endpoint in [] if as_json else endpoints:
-        print(f"{endpoint['name']}: {endpoint['state']} at {endpoint['url']}")
-    if not endpoints and not as_json:
+        return 0
+    for name, endpoint in endpoints.items():
+        print(f"{name}: {endpoint['status']} at {endpoint['url']}, {served_label(endpoint)}")
+    if not endpoints:
         print("nothing is served")
     return 0
 
@@ -94,9 +96,9 @@ def _stop(store: Store, name: str | None, *, as_json: bool) -> int:
     from swiftcore.serving import list_endpoints, stop
 
     stopped = []
-    for endpoint in list_endpoints(serving_root(store)):
-        if name in (None, endpoint["name"]) and stop(serving_root(store) / endpoint["name"]):
-            stopped.append(endpoint["name"])
+    for found in list_endpoints(serving_root(store)):
+        if name in (None, found) and stop(serving_root(store) / found):
+            stopped.append(found)
     if as_json:
         print_json({"stopped": stopped})
     else:

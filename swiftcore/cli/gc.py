@@ -39,9 +39,10 @@ def _roots(store: Store) -> set[str]:
     from swiftcore.serving import list_endpoints
 
     roots = {
-        fingerprint
-        for endpoint in list_endpoints(serving_root(store))
-        for fingerprint in endpoint["fingerprints"]
+        release["fingerprint"]
+        for endpoint in list_endpoints(serving_root(store)).values()
+        for release in (endpoint["current"], endpoint["previous"])
+        if release
     }
     for point in entry_points(group="swift.gc_roots"):
         roots |= set(point.load()(store))

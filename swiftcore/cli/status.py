@@ -1,6 +1,7 @@
 """`swift status`: artifacts in the store and endpoints that answer."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from swiftcore.cli.options import Parser, add_store, opened_store, print_json
 from swiftcore.cli.tables import duration, print_table, size
@@ -40,7 +41,16 @@ def main(argv: Sequence[str]) -> int:
     )
     print()
     print_table(
-        ["endpoint", "state", "address", "version", "pid"],
-        [[e["name"], e["state"], e["url"], str(e["version"]), str(e["pid"])] for e in endpoints],
+        ["endpoint", "state", "address", "serves", "pid"],
+        [
+            [name, e["status"], e["url"], served_label(e), str(e["gateway_pid"] or "")]
+            for name, e in endpoints.items()
+        ],
     )
     return 0
+
+
+def served_label(endpoint: dict[str, Any]) -> str:
+    """Return `name@version` of what an endpoint serves."""
+    release = endpoint["current"]
+    return f"{release['name']}@{release['version']}" if release else "nothing"

@@ -68,6 +68,7 @@ class Stage:
         config: the recipe fields that shape the result.
         run: does the work.
         measured: glob patterns of output files that hold times or rates.
+        needs_bytes: least free disk for the results, from the input paths by role.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Stage:
     config: Callable[[Recipe], dict[str, Any]]
     run: Callable[[StageRun], Produced]
     measured: tuple[str, ...] = ()
+    needs_bytes: Callable[[Mapping[str, Path]], int] = lambda inputs: 0
 
 
 @dataclass(frozen=True)

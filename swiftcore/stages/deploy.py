@@ -121,27 +121,39 @@ def deploy_model(
         state_dir=serving_root(store) / section.name,
         host=runtime.host,
         port=runtime.port,
-        golden=golden_answers(report, model.candidate, section.num_golden),
+        golden=golden_answers(store, report, model.candidate, section.num_golden),
         start_timeout_seconds=runtime.start_timeout_seconds,
-        verify=lambda: store.verify(model.artifact, thorough=True),
+        verify=lambda _: store.verify(model.artifact, thorough=True),
         progress=progress or Silent(),
     )
 
 
-def golden_answers(report: Artifact, candidate: str, count: int) -> list[Golden]:
-    """Return the first answers the candidate gave in evaluation; the endpoint must repeat them."""
-    path = report.path / "samples" / f"{candidate}.jsonl"
+def golden_answers(store: Store, report: Artifact, candidate: str, count: int) -> list[Golden]:
+    """Return the first answers the candidate gave in evaluation; the endpoint must repeat them.
+
+    The endpoint gets the messages, not the tokens, so this also proves that its template is the
+    one that training and evaluation used. Sampled answers can't be repeated: then there are none.
+    """
+    from swiftcore.data import load_rows
+    from swiftcore.evaluation import samples_of_rows
+
+    dataset = store.lookup("ingest", report.record.inputs["dataset"].fingerprint or "").artifact
+    if dataset is None or read_report(report)["settings"]["temperature"] > 0:
+        return []
+    asked = {(s.row_index, s.step): s for s in samples_of_rows(load_rows(dataset.path, "test"))}
     golden: list[Golden] = []
+    path = report.path / "samples" / f"{candidate}.jsonl"
     with path.open(encoding="utf-8") as stream:
-        for line in stream:
+        for sample in map(json.loads, stream):
             if len(golden) == count:
                 break
-            sample = json.loads(line)
-            if sample.get("error") is None and sample.get("finish_reason") == "stop":
+            if sample["error"] is None and sample["finish_reason"] == "stop":
+                row = asked[sample["row"], sample["step"]].prompt_row
                 golden.append(
                     Golden(
-                        prompt_ids=sample["prompt_ids"],
                         expected=sample["output"],
+                        messages=row["messages"],
+                        tools=row.get("tools"),
                         max_tokens=sample["completion_tokens"] + 1,
                     )
                 )

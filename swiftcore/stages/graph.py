@@ -114,7 +114,6 @@ class Road:
 
     def candidates(self) -> dict[str, str]:
         """Return the models that evaluation compares: candidate name -> stage that made it."""
-        found = {}
         if self.has("merge"):
             found = {"adapter": "train", "merged": "merge"}
         else:
@@ -133,7 +132,7 @@ def build_road(loaded: LoadedRecipe, store: Store, *, _above: tuple[Path, ...] =
         ModelMissing: the base model is not where the recipe says.
     """
     recipe = loaded.recipe
-    _refuse_circle(loaded.path, _above)
+    _refuse_circle(loaded.path.resolve(), _above)
     steps: list[Step] = []
     ingest = Step(INGEST, recipe, ingest_sources(recipe.data))
     model = _base_model(loaded, store, ingest, steps, _above)
@@ -200,15 +199,17 @@ def _base_model(
     if reference is None:
         return None
     if reference.startswith("recipe:"):
-        base = load_recipe(Path(reference.removeprefix("recipe:")))
-        if base.recipe.name == loaded.recipe.name:
-            raise _misfit("model", f"the base recipe has the same name, {base.recipe.name}")
-        road = build_road(base, store, _above=(*above, loaded.path))
+        path = Path(reference.removeprefix("recipe:"))
+        chain = (*above, loaded.path.resolve())
+        _refuse_circle(path.resolve(), chain)
+        road = build_road(load_recipe(path), store, _above=chain)
+        if loaded.recipe.name in {step.recipe.name for step in road.steps}:
+            raise _misfit("model", f"a base recipe has the same name, {loaded.recipe.name}")
         last = model_step(road)
         steps += road.until(last.stage.name)
         return Link(last)
     found = resolve_reference(reference, store)
-    if isinstance(found, Source) and not (found.path / "config.json").is_file():
+    if not (found.path / "config.json").is_file():
         raise ModelMissing(
             "The base model is not where the recipe says.",
             where=f"{loaded.path}: model.model",

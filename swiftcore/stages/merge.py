@@ -7,6 +7,7 @@ from typing import Any
 from swiftcore.artifacts import Produced, section_config
 from swiftcore.recipe import MergeSection, Recipe
 from swiftcore.stages.contract import Stage, StageRun
+from swiftcore.stages.evaluate import weights_bytes
 
 _NUM_SAMPLES = 8
 _SAMPLE_TOKENS = 256
@@ -57,4 +58,4 @@ def _numbers(fields: dict[str, Any]) -> dict[str, float]:
     }
 
 
-MERGE = Stage("merge", 1, _config, _run)
+MERGE = Stage("merge", 1, _config, _run, needs_bytes=lambda inputs: weights_bytes(inputs["model"]))

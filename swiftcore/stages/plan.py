@@ -7,6 +7,8 @@ from typing import Any, Literal
 from swiftcore.artifacts import Artifact, Identity, Record, Store
 from swiftcore.stages.graph import Link, Road, Step
 
+_MAX_VALUE_LETTERS = 60
+
 
 @dataclass(frozen=True)
 class PlannedStep:
@@ -68,7 +70,7 @@ def why_new(identity: Identity, past: Record | None) -> str:
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):
             old, new = before.get(key, "default"), after.get(key, "default")
-            reasons.append(f"{key} {old} -> {new}")
+            reasons.append(f"{key} {_short(old)} -> {_short(new)}")
     for role in sorted(past.inputs.keys() | identity.inputs.keys()):
         old_ref, new_ref = past.inputs.get(role), identity.inputs.get(role)
         if old_ref is None or new_ref is None:
@@ -102,6 +104,11 @@ def _awaited(step: Step, made: Mapping[str, Artifact]) -> str:
 def _latest_records(store: Store) -> dict[tuple[str, str], Record]:
     """Return the newest record of each stage and recipe name; `artifacts` yields oldest first."""
     return {(a.record.stage, a.record.name): a.record for a in store.artifacts()}
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= _MAX_VALUE_LETTERS else text[: _MAX_VALUE_LETTERS - 3] + "..."
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -17,23 +17,29 @@ Resolver = Callable[[str], Path]
 
 
 def resolve_reference(reference: str, store: Store) -> Artifact | Source:
-    """Return the artifact or the folder that a reference names.
+    """Return the artifact, verified, or the folder that a reference names.
 
     Raises:
         UsageError: no artifact has that fingerprint.
+        ArtifactDamaged: the artifact's files are not what was published.
         EnvironmentMissing: nothing here can resolve the scheme.
     """
     if reference.startswith("artifact:"):
-        return store.find(reference)
+        return _verified(store.find(reference), store)
     scheme, colon, _ = reference.partition(":/")
     if colon and scheme.isalpha() and len(scheme) > 1:
-        return _folder(_resolver(scheme, reference)(reference), reference)
-    return _folder(Path(reference), reference)
+        return _folder(_resolver(scheme, reference)(reference), reference, store)
+    return _folder(Path(reference), reference, store)
 
 
-def _folder(path: Path, label: str) -> Artifact | Source:
+def _verified(artifact: Artifact, store: Store) -> Artifact:
+    store.verify(artifact)
+    return artifact
+
+
+def _folder(path: Path, label: str, store: Store) -> Artifact | Source:
     if (path / RECORD_NAME).is_file():
-        return Artifact(path.absolute(), read_record(path))
+        return _verified(Artifact(path.absolute(), read_record(path)), store)
     return Source(path, label if "/" not in label.strip("/") else path.name or label)
 
 

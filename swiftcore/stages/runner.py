@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from swiftcore.artifacts import Artifact, Outcome, Store, make
+from swiftcore.artifacts import Artifact, Identity, Outcome, Produced, Store, WorkArea, make
 from swiftcore.artifacts.lease import Owner
-from swiftcore.errors import RecipeError
+from swiftcore.errors import DataError, RecipeError
 from swiftcore.progress import Progress, Silent
 from swiftcore.recipe import Runtime
-from swiftcore.stages.contract import StageCall, StageRun, input_path
+from swiftcore.stages.contract import StageCall, StageRun, TokenizerOf, input_path
 from swiftcore.stages.graph import Road, Step
 
 
@@ -17,6 +17,7 @@ class Listener(Protocol):
 
     def started(self, step: Step) -> Progress:
         """Return the progress of a step that is about to run."""
+        ...
 
     def waiting(self, step: Step, owner: Owner) -> None:
         """Hear that another process is making the same artifact."""
@@ -54,18 +55,54 @@ def run_stage(
     on_metrics: Callable[[dict[str, Any]], None] = lambda line: None,
     on_wait: Callable[[Owner], None] = lambda owner: None,
 ) -> Outcome:
-    """Make or reuse the artifact of one stage call. All three doors come through here."""
+    """Make or reuse the artifact of one stage call. All three doors come through here.
+
+    Raises:
+        ArtifactDamaged: an input artifact was altered since it was looked up.
+        DataError: an input file was edited while the stage read it; nothing was published.
+    """
+    identity = call.identity(store)
     paths = {role: input_path(value) for role, value in call.inputs.items()}
+
+    def body(area: WorkArea) -> Produced:
+        _verify_inputs(call, store)
+        run = StageRun(call.recipe, paths, area, runtime, progress or Silent(), on_metrics)
+        produced = call.stage.run(run)
+        _refuse_moving_inputs(call, identity, store)
+        return produced
+
     return make(
         store,
-        call.identity(store),
-        lambda area: call.stage.run(
-            StageRun(call.recipe, paths, area, runtime, progress or Silent(), on_metrics=on_metrics)
-        ),
+        identity,
+        body,
         measured=call.stage.measured,
+        required_bytes=call.stage.needs_bytes(paths),
         wait_seconds=runtime.lease_wait_seconds,
         on_wait=on_wait,
     )
+
+
+def _verify_inputs(call: StageCall, store: Store) -> None:
+    """Check artifacts again where they are used: hours may have passed since their lookup."""
+    for value in call.inputs.values():
+        artifact = value.model if isinstance(value, TokenizerOf) else value
+        if isinstance(artifact, Artifact):
+            store.verify(artifact)
+
+
+def _refuse_moving_inputs(call: StageCall, identity: Identity, store: Store) -> None:
+    now = call.identity(store)
+    changed = [
+        role for role, ref in now.inputs.items() if ref.digest != identity.inputs[role].digest
+    ]
+    if changed:
+        raise DataError(
+            "An input changed while the step was reading it, so its result has no known origin.",
+            where=", ".join(changed),
+            found=", ".join(str(input_path(call.inputs[role])) for role in changed),
+            expected="inputs that stay as they are until the step has ended",
+            do="start the command again once the file is complete; nothing was published",
+        )
 
 
 def run_steps(
@@ -110,6 +147,6 @@ def served_candidate(road: Road) -> str:
             where="deploy.serve",
             found=wanted,
             expected=f"auto, or one of {', '.join(candidates)}",
-            do=f"add the {wanted.removesuffix('d')} section, or change deploy.serve",
+            do="change deploy.serve, or the sections that make the model (tuner, merge, quantize)",
         )
     return wanted

@@ -1,0 +1,31 @@
+"""Raw sources become datasets: reading, row formats, quarantine, duplicates, sampling, splits."""
+
+from swiftcore.data.dataset import has_split, load_rows, row_origins
+from swiftcore.data.formats import RowNormalizer, normalize_rows
+from swiftcore.data.ingest import ingest_dataset
+from swiftcore.data.quarantine import QuarantinedRow, RejectedRow
+from swiftcore.data.readers import SourceRow, read_rows
+from swiftcore.data.report import IngestReport, SourceCounts
+from swiftcore.data.sampling import sample_indices
+from swiftcore.data.sources import SourceFile, source_files
+from swiftcore.data.spec import DatasetSpec, parse_dataset_spec
+
+__all__ = [
+    "DatasetSpec",
+    "IngestReport",
+    "QuarantinedRow",
+    "RejectedRow",
+    "RowNormalizer",
+    "SourceCounts",
+    "SourceFile",
+    "SourceRow",
+    "has_split",
+    "ingest_dataset",
+    "load_rows",
+    "normalize_rows",
+    "parse_dataset_spec",
+    "read_rows",
+    "row_origins",
+    "sample_indices",
+    "source_files",
+]

@@ -1,0 +1,146 @@
+"""What an evaluation found, and the files that say so.
+
+    report.json            everything below
+    metrics.json           {candidate: {metric: value}}, for `dvc metrics show`
+    samples/<name>.jsonl   one line a step: prompt, output, target, metrics, finish reason
+    report.html            one page for people; report.png its chart
+
+Nothing but the measured seconds and tokens a second differs between two equal runs.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from swiftcore.evaluation.intervals import Estimate
+
+SCHEMA = 1
+LOWER_IS_BETTER = frozenset({"HalluRate"})
+
+
+@dataclass(frozen=True)
+class AnsweredSample:
+    """One step as it was answered and scored, a line of samples/<candidate>.jsonl.
+
+    A sample that could not be answered has an `error`, finish reason "error" and the scores of an
+    empty answer.
+    """
+
+    row: int
+    step: int
+    prompt: str
+    output: str
+    target: str
+    metrics: dict[str, float]
+    finish_reason: str
+    completion_tokens: int
+    error: str | None = None
+
+    @property
+    def score(self) -> float:
+        """Mean of the sample's metrics, each turned so that 1 is best."""
+        if self.error is not None or not self.metrics:
+            return 0.0
+        turned = [1 - v if k in LOWER_IS_BETTER else v for k, v in self.metrics.items()]
+        return math.fsum(turned) / len(turned)
+
+
+@dataclass(frozen=True)
+class CandidateResult:
+    """Scores and measured facts of one candidate.
+
+    `coverage` is the share of steps that got an answer, `truncated` counts answers cut off at
+    `max_new_tokens`, `seconds` is generation alone, without loading.
+    """
+
+    metrics: dict[str, Estimate]
+    coverage: float
+    num_failed: int
+    truncated: int
+    size_bytes: int
+    generated_tokens: int
+    seconds: float
+    tokens_per_second: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as they stand in report.json."""
+        metrics = {name: found.as_dict() for name, found in self.metrics.items()}
+        return {**asdict(self), "metrics": metrics}
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """All candidates over one test set."""
+
+    num_rows: int
+    num_samples: int
+    test_digest: str
+    settings: dict[str, Any]
+    candidates: dict[str, CandidateResult]
+    samples: dict[str, list[AnsweredSample]]
+    contamination: dict[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the content of report.json."""
+        return {
+            "schema": SCHEMA,
+            "num_rows": self.num_rows,
+            "num_samples": self.num_samples,
+            "test_digest": self.test_digest,
+            "settings": self.settings,
+            "contamination": self.contamination,
+            "candidates": {name: found.as_dict() for name, found in self.candidates.items()},
+        }
+
+    def flat_metrics(self) -> dict[str, dict[str, float]]:
+        """Return the content of metrics.json."""
+        return {
+            name: {metric: found.value for metric, found in result.metrics.items()}
+            | {"coverage": result.coverage}
+            for name, result in self.candidates.items()
+        }
+
+    def write(self, out_dir: Path) -> None:
+        """Write all files of the module's list into out_dir."""
+        from swiftcore.evaluation.chart import write_chart
+        from swiftcore.evaluation.page import report_page
+
+        (out_dir / "samples").mkdir(parents=True, exist_ok=True)
+        for name, answered in self.samples.items():
+            write_samples(out_dir / "samples" / f"{name}.jsonl", answered)
+        _write_json(out_dir / "metrics.json", self.flat_metrics())
+        chart = out_dir / "report.png"
+        write_chart(self, chart)
+        page = report_page(self, chart.read_bytes())
+        (out_dir / "report.html").write_text(page, encoding="utf-8")
+        _write_json(out_dir / "report.json", self.as_dict())
+
+    def telling_failures(self, name: str, limit: int = 5) -> list[AnsweredSample]:
+        """Return the worst steps of a candidate, those that another candidate got right first."""
+        mine = self.samples[name]
+        best_elsewhere = [
+            max(
+                (others[i].score for other, others in self.samples.items() if other != name),
+                default=0.0,
+            )
+            for i in range(len(mine))
+        ]
+        worst = sorted(
+            (i for i, sample in enumerate(mine) if sample.score < 1),
+            key=lambda i: (mine[i].score - best_elsewhere[i], mine[i].score, i),
+        )
+        return [mine[i] for i in worst[:limit]]
+
+
+def write_samples(path: Path, samples: Sequence[AnsweredSample]) -> None:
+    """Write answered samples as JSON lines."""
+    lines = (json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in samples)
+    # A model may emit half a surrogate pair's worth of bytes; the file stays valid UTF-8.
+    path.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

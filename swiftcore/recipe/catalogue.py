@@ -1,0 +1,276 @@
+"""Every documented argument and every field of a recipe: type, default, and whether it works.
+
+`arguments.csv` holds what ms-swift's reference documents: name, group, type, default and what the
+argument is for, one row for each group that documents it. Whether an argument works is never
+written down there: it works when a recipe section or `Runtime` has a field of its name, so a new
+field works, and says where it acts, from the day it exists. The few that act in another way, and
+the reasons of the others, are in this module.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+WORKS = "works"
+OWN_GROUP = "Recipe"
+ENVIRONMENT_GROUP = "Environment"
+
+# Names that ms-swift 4.x gave to arguments of 3.10.
+ALIASES = {
+    "tuner_type": "train_type",
+    "eval_metric": "metric",
+    "num_sampling_batch_size": "num_sampling_per_gpu_batch_size",
+    "num_sampling_batches": "num_sampling_per_gpu_batches",
+    "mcore_adapter": "mcore_adapters",
+    "swanlab_webhook_url": "swanlab_lark_webhook_url",
+    "swanlab_secret": "swanlab_lark_secret",
+}
+
+# Arguments that have no field of their own: where they act instead.
+_ACTS_OTHERWISE = {
+    "merge_lora": ("merge",),
+    "CUDA_VISIBLE_DEVICES": ("environment",),
+    "PYTORCH_CUDA_ALLOC_CONF": ("environment",),
+}
+
+_NOT_BUILT = "not built yet"
+_MULTIMODAL = "multimodal models are not built yet"
+_GROUP_REASONS = {
+    "vLLM": "the vLLM backend is not built yet",
+    "SGLang": "the SGLang backend is not built yet, and needs a GPU",
+    "LMDeploy": "the LMDeploy backend is not built yet, and needs a GPU",
+    "SWANLAB": "SwanLab is not supported; metrics go to MLflow",
+    "RLHF": "preference tuning is not built yet",
+    "Reward/Teacher Model": "preference tuning is not built yet",
+    "PPO": "preference tuning is not built yet",
+    "GRPO": "GRPO is not built yet",
+    "Rollout": "GRPO is not built yet",
+    "Web-UI": "the web page is not built yet",
+    "App": "the web page is not built yet",
+    "Sampling": "sampling is not built yet",
+    "MCTS": "sampling is not built yet",
+}
+_REASONS = {
+    "output_dir": "results live in the artifact store; name it with --store",
+    "add_version": "results live in the artifact store; name it with --store",
+    "exist_ok": "artifacts are never overwritten",
+    "logging_dir": "metrics go to MLflow",
+    "report_to": "metrics go to MLflow",
+    "resume_from_checkpoint": "a stopped run goes on by itself from its newest verified checkpoint",
+    "safe_serialization": "weights are always written as safetensors",
+    "check_model": "artifacts are always verified before reuse",
+    "load_from_cache_file": "unchanged stages are always reused",
+    "cached_dataset": "unchanged stages are always reused",
+    "load_args": "a model folder's own template settings are always used",
+    "ignore_args_error": "nothing is accepted and ignored",
+    "stream": "a setting of each request to the endpoint",
+    "logprobs": _NOT_BUILT,
+    "use_flash_ckpt": "needs DLRover, which is not built yet",
+    "deepspeed": "distributed training is not built yet",
+    "use_liger_kernel": "needs a GPU",
+    "max_pixels": _MULTIMODAL,
+    "norm_bbox": _MULTIMODAL,
+    "vit_lr": _MULTIMODAL,
+    "aligner_lr": _MULTIMODAL,
+    "vit_gradient_checkpointing": _MULTIMODAL,
+    "freeze_llm": _MULTIMODAL,
+    "freeze_vit": _MULTIMODAL,
+    "freeze_aligner": _MULTIMODAL,
+    "LOG_LEVEL": "use --log_level",
+}
+# Groups of settings for one family of models are headed by names of families.
+_MODEL_GROUP = re.compile(r"[a-z0-9_, ]+")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument as `swift args` shows it.
+
+    Args:
+        name: as it is written after `--`; `scratch.hidden_size` is a field inside a field.
+        group: heading in ms-swift's reference, or "Recipe" for our own.
+        type: bool, int, float, str, json, or list[...] of one of them.
+        default: as documented; None when it is unset or not documented. Our own: as it is.
+        status: "works", or "refused: " and the reason.
+        acts_in: recipe fields that it sets; empty when it is refused.
+        description: what it is for.
+        aliases: other accepted names.
+        default_here: default of the first field in acts_in, which may differ from the documented.
+        elsewhere: other groups that document it, with the default there.
+    """
+
+    name: str
+    group: str
+    type: str
+    default: Any
+    status: str
+    acts_in: tuple[str, ...]
+    description: str
+    aliases: tuple[str, ...] = ()
+    default_here: Any = None
+    elsewhere: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def works(self) -> bool:
+        """Tell whether the argument does something."""
+        return self.status == WORKS
+
+
+@dataclass(frozen=True)
+class RecipeField:
+    """A field of a section or of `Runtime`: where it is, how a flag's words become its value."""
+
+    path: str
+    type: str
+    default: Any
+    description: str
+
+
+@cache
+def list_arguments() -> list[Argument]:
+    """Return all arguments: the documented ones in their order, then those only a recipe has."""
+    fields: dict[str, list[RecipeField]] = {}
+    for flag, found in recipe_fields():
+        fields.setdefault(flag, []).append(found)
+    documented: dict[str, list[dict[str, str]]] = {}
+    text = (files("swiftcore.recipe") / "arguments.csv").read_text(encoding="utf-8")
+    for row in csv.DictReader(text.splitlines()):
+        documented.setdefault(row["name"], []).append(row)
+    arguments = [_documented(rows, fields.pop(name, [])) for name, rows in documented.items()]
+    return arguments + [_own(name, found) for name, found in fields.items()]
+
+
+def find_argument(name: str) -> Argument | None:
+    """Return the argument of a name or alias, None when there is none; dashes are underscores."""
+    name = name.replace("-", "_")
+    return _by_name().get(ALIASES.get(name, name))
+
+
+@cache
+def _by_name() -> dict[str, Argument]:
+    return {argument.name: argument for argument in list_arguments()}
+
+
+@cache
+def recipe_fields() -> tuple[tuple[str, RecipeField], ...]:
+    """Return every field of a recipe and of `Runtime` with its flag name, in section order."""
+    from swiftcore.recipe.runtime import Runtime
+    from swiftcore.recipe.sections import Recipe
+
+    found: list[tuple[str, RecipeField]] = []
+    for name, info in Recipe.model_fields.items():
+        inner = model_inside(info.annotation)
+        if inner is None:
+            found.append((name, _field(name, info)))
+        else:
+            found += _fields_of(inner, name)
+    return (*found, *_fields_of(Runtime, "runtime"))
+
+
+def model_inside(annotation: Any) -> "type[BaseModel] | None":
+    """Return the pydantic model that an annotation is or may be."""
+    from pydantic import BaseModel
+
+    for part in get_args(annotation) or (annotation,):
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            return part
+    return None
+
+
+def _fields_of(
+    model: "type[BaseModel]", path: str, prefix: str = ""
+) -> Iterator[tuple[str, RecipeField]]:
+    for name, info in model.model_fields.items():
+        inner = model_inside(info.annotation)
+        if inner is None:
+            yield prefix + name, _field(f"{path}.{name}", info)
+        else:
+            yield from _fields_of(inner, f"{path}.{name}", f"{prefix}{name}.")
+
+
+def _field(path: str, info: Any) -> RecipeField:
+    default = None if info.is_required() else info.get_default(call_default_factory=True)
+    return RecipeField(path, _type_name(info.annotation), _plain(default), info.description or "")
+
+
+def _plain(value: Any) -> Any:
+    """Return a default as JSON can hold it."""
+    return value if isinstance(value, bool | int | float | str | list | dict | None) else str(value)
+
+
+def _type_name(annotation: Any) -> str:
+    parts = [part for part in get_args(annotation) if part is not type(None)]
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return type(parts[0]).__name__
+    if origin is list:
+        inner = _type_name(parts[0])
+        return f"list[{inner}]"
+    if origin is dict or annotation is dict:
+        return "json"
+    if origin is not None:
+        return _type_name(parts[0])
+    return annotation.__name__ if annotation in (bool, int, float) else "str"
+
+
+def _documented(rows: list[dict[str, str]], fields: list[RecipeField]) -> Argument:
+    first, name = rows[0], rows[0]["name"]
+    acts_in = tuple(found.path for found in fields) or _ACTS_OTHERWISE.get(name, ())
+    return Argument(
+        name=name,
+        group=first["group"],
+        type=fields[0].type if fields else first["type"],
+        default=_value(first["default"], first["type"]),
+        status=WORKS if acts_in else f"refused: {_reason(name, first['group'])}",
+        acts_in=acts_in,
+        description=first["description"],
+        aliases=tuple(alias for alias, meant in ALIASES.items() if meant == name),
+        default_here=fields[0].default if fields else None,
+        elsewhere={row["group"]: _value(row["default"], row["type"]) for row in rows[1:]},
+    )
+
+
+def _own(name: str, fields: list[RecipeField]) -> Argument:
+    first = fields[0]
+    return Argument(
+        name=name,
+        group=OWN_GROUP,
+        type=first.type,
+        default=first.default,
+        status=WORKS,
+        acts_in=tuple(found.path for found in fields),
+        description=first.description,
+        default_here=first.default,
+    )
+
+
+def _reason(name: str, group: str) -> str:
+    if name in _REASONS:
+        return _REASONS[name]
+    if group == ENVIRONMENT_GROUP:
+        return "this environment variable is not read"
+    if _MODEL_GROUP.fullmatch(group):
+        return _MULTIMODAL
+    return _GROUP_REASONS.get(group, _NOT_BUILT)
+
+
+def _value(written: str, kind: str) -> Any:
+    """Read a documented default; text that is no literal of the type stays as it is written."""
+    if written in ("", "None"):
+        return None
+    if kind == "bool":
+        return written == "True"
+    if kind == "str":
+        return written
+    try:
+        return json.loads(written.replace("'", '"'))
+    except ValueError:
+        return [written] if kind.startswith("list") else written

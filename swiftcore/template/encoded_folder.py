@@ -1,0 +1,131 @@
+"""The encoded folder: parquet files of token ids, labels and weights."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+from swiftcore.errors import DataError
+from swiftcore.template.encoding import Encoded
+
+_ROWS_PER_GROUP = 2048
+
+
+class EncodedWriter:
+    """Writes encoded rows in groups; equal rows give equal bytes."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._schema = pa.schema(
+            [
+                ("input_ids", pa.list_(pa.int32())),
+                ("labels", pa.list_(pa.int32())),
+                ("loss_scale", pa.list_(pa.float32())),
+                ("row", pa.int64()),
+            ]
+        )
+        self._writer = pq.ParquetWriter(path, self._schema, version="2.6", compression="zstd")
+        self._rows: list[tuple[Encoded, int]] = []
+
+    def __enter__(self) -> "EncodedWriter":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if exc_info[0] is None:
+            self._flush()
+        self._writer.close()
+
+    def add(self, encoded: Encoded, row: int) -> None:
+        """Append one encoded row; `row` is its index in the dataset split."""
+        self._rows.append((encoded, row))
+        if len(self._rows) >= _ROWS_PER_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        columns = [
+            [encoded.input_ids for encoded, _ in self._rows],
+            [encoded.labels for encoded, _ in self._rows],
+            [encoded.loss_scale for encoded, _ in self._rows],
+            [row for _, row in self._rows],
+        ]
+        arrays = [
+            pa.array(column, field.type)
+            for column, field in zip(columns, self._schema, strict=True)
+        ]
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+        self._rows.clear()
+
+
+class EncodedRows(Sequence[dict[str, Any]]):
+    """Encoded rows that stay in Arrow buffers until they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(path, memory_map=True)
+        self._columns = {
+            name: table.column(name).combine_chunks()
+            for name in ("input_ids", "labels", "loss_scale", "row")
+        }
+        self.lengths: list[int] = self._columns["input_ids"].value_lengths().to_pylist()
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        place = index + len(self) if index < 0 else index
+        if not 0 <= place < len(self):
+            raise IndexError(index)
+        return {
+            "input_ids": self._list("input_ids", place),
+            "labels": self._list("labels", place),
+            "loss_scale": self._list("loss_scale", place),
+            "row": self._columns["row"][place].as_py(),
+        }
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[place] for place in range(len(self)))
+
+    def _list(self, name: str, place: int) -> list[Any] | None:
+        values = self._columns[name][place].values
+        return None if values is None else values.to_numpy(zero_copy_only=False).tolist()
+
+
+def load_encoded(folder: Path, split: str) -> EncodedRows:
+    """Return the encoded rows of a split as a sequence of dicts.
+
+    Each has `input_ids`, `labels`, `loss_scale` (None: all weights 0 or 1) and `row`.
+
+    Raises:
+        DataError: the folder has no such split, or the file is damaged.
+    """
+    import pyarrow as pa
+
+    path = Path(folder) / f"{split}.parquet"
+    try:
+        return EncodedRows(path)
+    except FileNotFoundError as err:
+        raise DataError(
+            "there are no encoded rows",
+            where=path,
+            found="no such file",
+            expected="train.parquet or val.parquet of the template stage",
+            do="run the template stage",
+        ) from err
+    except (pa.ArrowInvalid, KeyError, OSError) as err:
+        raise DataError(
+            "the encoded rows can't be read",
+            where=path,
+            found=str(err)[:200],
+            expected="a file written by the template stage",
+            do="run the template stage again",
+        ) from err

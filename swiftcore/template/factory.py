@@ -1,0 +1,93 @@
+"""Template names to templates."""
+
+import os
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from functools import partial
+from types import EllipsisType
+from typing import Any
+
+from swiftcore.errors import UsageError
+from swiftcore.template.family import FamilyTemplate
+from swiftcore.template.registry import JINJA, find_definition
+from swiftcore.template.template import Template, TemplateOptions
+
+_TRUNCATIONS = {"delete", "left", "right", "split"}
+
+
+def get_template(
+    name: str,
+    tokenizer: Any,
+    *,
+    agent_template: str | None = None,
+    loss_scale: str = "default",
+    max_length: int | None = None,
+    truncation_strategy: str = "delete",
+    default_system: str | EllipsisType | None = ...,
+    use_chat_template: bool = True,
+    response_prefix: str | None = None,
+    today: date | str | None = None,
+) -> Template:
+    """Return the template called `name` for a Hugging Face tokenizer.
+
+    Args:
+        name: one of `list_templates()`; "jinja" is the tokenizer's own chat template.
+        tokenizer: a fast Hugging Face tokenizer.
+        agent_template: how tools are written; default: the family's.
+        loss_scale: which tokens count, and how much, joined by `+`.
+        max_length: most tokens of a row.
+        truncation_strategy: delete (or raise), left, right, split.
+        default_system: system prompt of rows that bring none; "" for none, default the family's.
+        use_chat_template: False: rows are plain text, ended by eos.
+        response_prefix: where an answer starts in prompts; default: the family's.
+        today: the date some templates print; default: SWIFTCORE_TODAY, else the clock.
+
+    Raises:
+        UsageError: a name is unknown, or the tokenizer lacks a control token of the family.
+    """
+    if name == JINJA and use_chat_template:
+        # Jinja itself is only needed by models that bring their own template.
+        from swiftcore.template.jinja import JinjaTemplate
+
+        make: Callable[[TemplateOptions], Template] = partial(JinjaTemplate, tokenizer)
+    else:
+        definition = find_definition("default" if name == JINJA else name)
+        make = partial(FamilyTemplate, definition, tokenizer)
+    strategy = "delete" if truncation_strategy == "raise" else truncation_strategy
+    if strategy not in _TRUNCATIONS:
+        raise UsageError(
+            "unknown truncation strategy",
+            where="truncation_strategy",
+            found=truncation_strategy,
+            expected=" | ".join(sorted(_TRUNCATIONS)),
+            do="choose one of these",
+        )
+    options = TemplateOptions(
+        agent_template=agent_template,
+        loss_scale=loss_scale,
+        max_length=max_length,
+        truncation_strategy=strategy,  # pyright: ignore[reportArgumentType]
+        system=default_system if isinstance(default_system, str) else None,
+        use_chat_template=use_chat_template,
+        response_prefix=response_prefix,
+        today=_read_today(today),
+    )
+    return make(options)
+
+
+def _read_today(today: date | str | None) -> date:
+    if isinstance(today, date):
+        return today
+    text = today if today is not None else os.environ.get("SWIFTCORE_TODAY")
+    if not text:
+        return datetime.now(UTC).date()
+    try:
+        return date.fromisoformat(text)
+    except ValueError as err:
+        raise UsageError(
+            "the date is not a date",
+            where="today",
+            found=text,
+            expected="YYYY-MM-DD",
+            do="write it like 2026-11-21",
+        ) from err

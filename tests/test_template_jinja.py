@@ -1,0 +1,259 @@
+"""A model's own Jinja chat template: rendering, proof of the answers, limits, inference, parity."""
+
+import json
+from datetime import date
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from template_fixtures import (
+    QWEN2_5_LIKE,
+    SHARED,
+    SPECIAL,
+    TOOLS,
+    chat,
+    labelled_text,
+    real_tokenizer,
+    shared_file,
+    small_tokenizer,
+)
+
+from swiftcore.errors import DataError, UsageError
+from swiftcore.template import get_template, infer_template, parity_report, render_chat
+from swiftcore.template import sandbox as sandbox_module
+from swiftcore.template.sandbox import render
+
+TODAY = date(2024, 7, 26)
+PUBLISHED = SHARED / "data" / "chat_templates"
+MARKED = """\
+{%- for message in messages -%}
+{%- if message.role == 'assistant' -%}
+<|im_start|>assistant
+{% generation %}{{ message.content }}{% endgeneration %}<|im_end|>
+{% else -%}
+<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}<|im_start|>assistant
+{% endif -%}
+"""
+CALL = {"role": "tool_call", "content": '{"name": "get_weather", "arguments": {"city": "Paris"}}'}
+REPLIED = [
+    CALL,
+    {"role": "tool_response", "content": "21"},
+    {"role": "assistant", "content": "21."},
+]
+TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20).filter(
+    lambda text: text == text.strip()
+)
+HOSTILE = st.lists(
+    st.one_of(st.sampled_from([*SPECIAL, "\U000f1a01", "\U000f1b01"]), TEXT), max_size=4
+)
+
+
+def _records() -> list[dict]:
+    path = PUBLISHED / "golden_renders.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_published_templates_render_as_recorded():
+    shared_file("data", "chat_templates", "golden_renders.jsonl")
+    contexts = json.loads((PUBLISHED / "golden_contexts.json").read_text(encoding="utf-8"))
+    wrong = []
+    for record in _records():
+        path = SHARED / "data" / record["template"]
+        source = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            source = json.loads(source)["chat_template"]
+        names = {"bos_token": "<BOS>", "eos_token": "<EOS>"} | contexts[record["context"]]
+        try:
+            text = render(source, today=TODAY, **names).text
+        except DataError:
+            text = None
+        if text != record.get("output"):
+            wrong.append((record["template"], record["context"]))
+    assert wrong == []
+
+
+HOSTILE_TEMPLATES = {
+    "loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "product": "{{ 'a' * 10**10 }}",
+    "power": "{{ 9 ** 9 ** 9 }}",
+    "doubling": "{% set n = namespace(s='aaaa') %}{% for i in range(99) %}"
+    "{% set n.s = n.s + n.s %}{% endfor %}",
+    "format": "{{ '%999999999d' % 1 }}",
+    "str.format": "{{ '{:999999999}'.format(1) }}",
+    "center": "{{ 'a'.center(999999999) }}",
+    "center filter": "{{ 'a' | center(999999999) }}",
+    "format filter": "{{ '%999999999d' | format(1) }}",
+    "recursion": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "internals": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "namespace": "{{ namespace(__class__=1) }}",
+    "raises": "{{ raise_exception('no') }}",
+    "syntax": "{% for %}",
+}
+
+
+@pytest.mark.parametrize("source", HOSTILE_TEMPLATES.values(), ids=HOSTILE_TEMPLATES)
+def test_hostile_chat_templates_are_stopped(source, monkeypatch):
+    monkeypatch.setattr(sandbox_module, "MAX_STEPS", 50_000)
+    with pytest.raises(DataError):
+        render(source, today=TODAY, messages=[])
+
+
+@pytest.mark.parametrize("source", [QWEN2_5_LIKE, MARKED], ids=["derived", "marked"])
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(HOSTILE, HOSTILE), min_size=1, max_size=3))
+def test_mask_is_the_answers_and_their_stop_token(source, rounds):
+    tokenizer = small_tokenizer(source)
+    template = get_template("jinja", tokenizer)
+    texts = ["".join(text) for pair in rounds for text in pair]
+    encoded = template.encode({"messages": chat(*texts)})
+    answers = texts[1::2]
+    assert labelled_text(tokenizer, encoded) == "".join(text + "<|im_end|>" for text in answers)
+    ends = [token for token in encoded.input_ids if token == tokenizer.eos_token_id]
+    assert len(ends) == len(texts) + (source is QWEN2_5_LIKE)
+    prompt = render_chat(template, chat(*texts[:-1])).input_ids
+    assert encoded.input_ids[: len(prompt)] == prompt
+
+
+def test_jinja_and_family_give_the_same_tokens():
+    tokenizer = small_tokenizer(QWEN2_5_LIKE)
+    row = {"messages": chat("one", "two", "three", "four")}
+    ours = get_template("qwen2_5", tokenizer).encode(row)
+    theirs = get_template("jinja", tokenizer).encode(row)
+    assert theirs.input_ids == ours.input_ids
+    assert get_template("jinja", tokenizer).stop_words == ["<|im_end|>"]
+
+
+REFUSED = {
+    "no stop token": "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}",
+    "words left out": "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{{ m.content[:3] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+    "history rewritten": "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if loop.last or m.role == 'user' %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+    "no prompt": "{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}<|im_end|>"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>bot: {% endif %}",
+}
+
+
+@pytest.mark.parametrize("source", REFUSED.values(), ids=REFUSED)
+def test_answers_that_cannot_be_proven_are_refused(source):
+    template = get_template("jinja", small_tokenizer(source))
+    with pytest.raises(DataError, match="does not show which tokens"):
+        template.encode({"messages": chat("question", "answer one", "more", "answer two")})
+
+
+def test_rewritten_history_can_be_trained_on_its_last_answer():
+    tokenizer = small_tokenizer(REFUSED["history rewritten"])
+    template = get_template("jinja", tokenizer, loss_scale="last_round")
+    encoded = template.encode({"messages": chat("question", "answer one", "more", "answer two")})
+    assert labelled_text(tokenizer, encoded) == "answer two<|im_end|>"
+    assert "answer one" not in encoded.text
+
+
+def test_tokenizer_without_a_chat_template_is_refused():
+    with pytest.raises(UsageError, match="no chat template"):
+        get_template("jinja", small_tokenizer())
+
+
+@pytest.fixture
+def qwen(tmp_path_factory):
+    return real_tokenizer("qwen", tmp_path_factory.getbasetemp() / "tokenizers")
+
+
+def _with_template(tokenizer, family, name):
+    path = shared_file("data", "chat_templates", family, name)
+    tokenizer.chat_template = path.read_text(encoding="utf-8")
+    return tokenizer
+
+
+PLAIN_ROWS = [
+    {"messages": chat("one", "two")},
+    {"messages": chat("one", "two", system="Be kind.")},
+    {"messages": chat("one", "two", "three", "four")},
+]
+AGENT_ROWS = [
+    {"messages": [*chat("w"), *REPLIED], "tools": TOOLS},
+    {"messages": [*chat("w", system="S"), CALL, CALL], "tools": TOOLS},
+]
+
+
+def test_qwen2_5_equals_its_published_template_with_tools(qwen):
+    _with_template(qwen, "qwen2.5", "llamacpp__Qwen-Qwen2.5-7B-Instruct.jinja")
+    report = parity_report(get_template("qwen2_5", qwen), qwen, PLAIN_ROWS + AGENT_ROWS)
+    assert report["prompt"]["compared"] == report["prompt"]["equal"] == 5
+    assert report["conversation"]["compared"] == report["conversation"]["equal"] == 5
+
+
+def test_qwen3_prompts_equal_its_published_template(qwen):
+    _with_template(qwen, "qwen3", "llamacpp__Qwen-Qwen3-0.6B.jinja")
+    rows = [*PLAIN_ROWS, AGENT_ROWS[1]]
+    report = parity_report(get_template("qwen3", qwen), qwen, rows)
+    assert report["prompt"]["equal"] == len(rows)
+    # Ours trains an empty think block in each answer, the published one writes it in the last.
+    [difference] = [d for d in report["conversation"]["differences"] if d["row"] == 2]
+    assert difference["ours"].startswith("<think>")
+
+
+@pytest.mark.parametrize("family", ["qwen2.5", "qwen3"])
+def test_published_templates_train_through_jinja(qwen, family):
+    names = {
+        "qwen2.5": ["llamacpp__Qwen-Qwen2.5-7B-Instruct.jinja", "trl__qwen2_5_training.jinja"],
+        "qwen3": ["trl__qwen3_instruct_2507_training.jinja", "trl__qwen3_training.jinja"],
+    }
+    for name in names[family]:
+        _with_template(qwen, family, name)
+        template = get_template("jinja", qwen)
+        encoded = template.encode({"messages": chat("one", "two", "three", "four")})
+        assert labelled_text(qwen, encoded).replace("<think>\n\n</think>\n\n", "") == (
+            "two<|im_end|>four<|im_end|>"
+        )
+        report = parity_report(template, qwen, PLAIN_ROWS + AGENT_ROWS)
+        assert report["conversation"]["equal"] == report["conversation"]["compared"] == 5
+
+
+def test_parity_report_shows_the_first_difference():
+    tokenizer = small_tokenizer(QWEN2_5_LIKE.replace("<|im_end|>\\n' }}", "<|im_end|>' }}"))
+    report = parity_report(get_template("qwen2_5", tokenizer), tokenizer, PLAIN_ROWS)
+    assert report["prompt"]["differing"] == 3
+    difference = report["prompt"]["differences"][0]
+    assert difference["before"].endswith("<|im_end|>")
+    assert difference["ours"].startswith("\n")
+    assert difference["theirs"].startswith("<|im_start|>")
+
+
+def test_parity_report_says_when_there_is_nothing_to_compare():
+    report = parity_report(get_template("chatml", small_tokenizer()), small_tokenizer(), PLAIN_ROWS)
+    assert report == {
+        "has_template": False,
+        "text": "no template: the tokenizer has none to compare with",
+    }
+
+
+def test_template_is_inferred_from_the_models_own(qwen):
+    cases = {
+        ("qwen2.5", "llamacpp__Qwen-Qwen2.5-7B-Instruct.jinja", "qwen2"): "qwen2_5",
+        ("qwen3", "llamacpp__Qwen-Qwen3-0.6B.jinja", "qwen3"): "qwen3",
+        ("qwen3", "trl__qwen3_instruct_2507.jinja", "qwen3"): "qwen3_nothinking",
+        ("chatml", "axolotl__chatml.jinja", "llama"): "chatml",
+        ("phi4", "axolotl__phi_4.jinja", "unheard_of"): "jinja",
+    }
+    for (family, name, model_type), expected in cases.items():
+        _with_template(qwen, family, name)
+        assert infer_template(qwen, {"model_type": model_type}) == expected
+
+
+def test_template_is_inferred_from_type_and_tokens_or_refused():
+    tokenizer = small_tokenizer()
+    assert infer_template(tokenizer, {"model_type": "qwen3"}) == "qwen3"
+    assert infer_template(tokenizer, {"model_type": "llama"}) == "chatml"
+    assert infer_template(small_tokenizer(QWEN2_5_LIKE), {"model_type": "qwen3"}) == "qwen2_5"
+    with pytest.raises(UsageError, match="qwen2_5, qwen, qwq"):
+        infer_template(tokenizer, {"model_type": "qwen2"})
+    with pytest.raises(UsageError, match="unheard_of"):
+        infer_template(tokenizer, {"model_type": "unheard_of"})

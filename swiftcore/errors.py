@@ -154,6 +154,9 @@ class TrainingFailed(SwiftError, RuntimeError):
 class ArtifactDamaged(SwiftError, RuntimeError):
     """Files differ from the record that names them."""
 
+    exit_code = 3
+    title = "damaged artifact"
+
 
 def from_dict(fields: dict[str, Any]) -> SwiftError:
     """Rebuild an error that another process wrote with `as_dict`."""

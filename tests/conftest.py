@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.prefect_api import empty_mlflow, prefect_api  # noqa: F401  # fixtures
 from tests.roads import swift, tiny_recipes
 
 # No test may reach a hub, and no library may report home.

@@ -17,14 +17,14 @@ def adopt(store: Store, folder: Path) -> Artifact:
     """
     record = read_record(folder)
     store.verify(Artifact(folder.absolute(), record), thorough=True)
-    with hold(store.lease_path(record.fingerprint), wait_seconds=3600):
+    with hold(store.lease_path(record.fingerprint), wait_seconds=3600) as lease:
         present = store.lookup(record.stage, record.fingerprint)
         if present.artifact:
             return present.artifact
         area = store.begin(record.fingerprint)
         shutil.copytree(folder, area.out, dirs_exist_ok=True)
         (area.out / RECORD_NAME).unlink()
-        return store.publish(area, record)
+        return store.publish(area, record, lease.guard())
 
 
 def materialize(artifact: Artifact, folder: Path) -> None:

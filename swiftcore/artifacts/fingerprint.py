@@ -9,6 +9,7 @@ default means raises the stage version.
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -19,6 +20,7 @@ from pydantic import BaseModel
 from swiftcore.errors import UsageError
 
 FINGERPRINT_SCHEME = 1
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,28 @@ class InputRef:
 
 @dataclass(frozen=True)
 class Identity:
-    """All that decides what a stage will make."""
+    """All that decides what a stage will make.
+
+    Raises:
+        UsageError: stage or name can't be the name of a folder.
+    """
 
     stage: str
     version: int
     name: str
     config: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, InputRef] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for role, text in (("stage", self.stage), ("name", self.name)):
+            if not _FOLDER_NAME.fullmatch(text):
+                raise UsageError(
+                    f"An artifact can't have this {role}.",
+                    where=role,
+                    found=repr(text),
+                    expected="letters, digits, dots, dashes and underscores, the first no sign",
+                    do="choose another name",
+                )
 
     @property
     def fingerprint(self) -> str:
@@ -86,7 +103,7 @@ def _stable(value: object, where: str) -> object:
     if isinstance(value, Enum):
         return _stable(value.value, where)
     if isinstance(value, str):
-        return value.replace("\r\n", "\n")
+        return _stable_text(value, where)
     if isinstance(value, float):
         if not math.isfinite(value):
             raise _unstable(value, where, "a finite number")
@@ -95,10 +112,19 @@ def _stable(value: object, where: str) -> object:
         for key in value:
             if not isinstance(key, str):
                 raise _unstable(key, where, "text keys")
+            _stable_text(key, where)
         return {key: _stable(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         return [_stable(item, f"{where}[{index}]") for index, item in enumerate(value)]
     raise _unstable(value, where, "null, true/false, a number, text, a list or a mapping")
+
+
+def _stable_text(value: str, where: str) -> str:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as err:  # a lone surrogate, as undecodable file names hold them
+        raise _unstable(value, where, "text that is valid Unicode") from err
+    return value
 
 
 def _unstable(value: object, where: str, expected: str) -> UsageError:

@@ -4,9 +4,10 @@ A lease is a small JSON file that names its owner (host, pid, start time of that
 token) and carries a counter that the owner raises every few seconds. Changes to the file happen
 under an advisory lock that the kernel drops when a process dies, so the file itself can't be torn.
 
-Death is decided without comparing clocks of two machines. On the owner's host the process table
-knows, so a live but slow owner keeps its lease; elsewhere a waiter watches the counter and takes
-over when it stands still for `stale_after_seconds` of the waiter's own monotonic clock.
+Death is decided without comparing clocks of two machines. Where the owner's process table can be
+read (same host, same boot, same pid namespace) it knows, so a live but slow owner keeps its lease;
+elsewhere a waiter watches the counter and takes over when it stands still for `stale_after_seconds`
+of the waiter's own monotonic clock.
 """
 
 import contextlib
@@ -18,10 +19,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
+from pydantic import ConfigDict, TypeAdapter
 
 from swiftcore.artifacts.record import write_text_synced
 from swiftcore.errors import LeaseHeld, LeaseLost
@@ -32,19 +34,40 @@ STALE_AFTER_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a lease."""
+    """Who holds a lease.
+
+    Args:
+        token: random, so that no two holders are ever taken for one.
+        host: name of the machine.
+        process_table: boot and pid namespace; container hosts often share one name.
+        pid: process id in that table.
+        process_started: start of the process, so that a reused pid is another process.
+        beat: raised by the heartbeat.
+    """
+
+    __pydantic_config__ = ConfigDict(strict=True)
 
     token: str
     host: str
     pid: int
     process_started: float
+    process_table: str = ""
     beat: int = 0
 
+    @classmethod
+    def myself(cls) -> "Owner":
+        """Return this process as an owner with a token of its own."""
+        pid = os.getpid()
+        started = process_start(pid) or 0.0
+        return cls(uuid.uuid4().hex, socket.gethostname(), pid, started, process_table())
+
+    def is_here(self) -> bool:
+        """Tell whether this process can see the owner's process table."""
+        return self.host == socket.gethostname() and self.process_table == process_table()
+
     def is_dead(self) -> bool:
-        """Tell whether the owner is known to be gone; on another host nothing is known."""
-        if self.host != socket.gethostname():
-            return False
-        return process_start(self.pid) != self.process_started
+        """Tell whether the owner is known to be gone; elsewhere nothing is known."""
+        return self.is_here() and process_start(self.pid) != self.process_started
 
     def describe(self) -> str:
         """Return the owner as a person would name it."""
@@ -69,6 +92,18 @@ def process_start(pid: int) -> float | None:
         return None
 
 
+def process_table() -> str:
+    """Return what names this boot of the machine and this pid namespace; "" where unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}:{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""
+
+
+_OWNER = TypeAdapter(Owner)
+
+
 class Lease:
     """The right to make one artifact. Use through `hold`."""
 
@@ -82,12 +117,7 @@ class Lease:
         self.path = path
         self._heartbeat_seconds = heartbeat_seconds
         self._stale_after_seconds = stale_after_seconds
-        self._owner = Owner(
-            token=uuid.uuid4().hex,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            process_started=process_start(os.getpid()) or 0.0,
-        )
+        self._owner = Owner.myself()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.took_over_from: Owner | None = None
@@ -126,9 +156,7 @@ class Lease:
                 if watched is None or owner.token != watched.token:
                     on_wait(owner)
                 watched, watched_since = owner, now
-            elif owner.host != socket.gethostname() and (
-                now - watched_since > self._stale_after_seconds
-            ):
+            elif not owner.is_here() and now - watched_since > self._stale_after_seconds:
                 stalled = owner
             if now >= deadline:
                 raise LeaseHeld(
@@ -141,21 +169,32 @@ class Lease:
             time.sleep(min(0.2, max(0.01, deadline - now)))
 
     def check(self) -> None:
-        """Make sure this process still holds the lease; call right before publishing.
+        """Make sure this process still holds the lease.
 
         Raises:
             LeaseLost: another process took over, so what this one made must not be published.
         """
+        with self.guard():
+            pass
+
+    @contextlib.contextmanager
+    def guard(self) -> Iterator[None]:
+        """Publish inside this block: while it lasts, nobody can take the lease over.
+
+        Raises:
+            LeaseLost: another process has taken over.
+        """
         with self._locked():
             current = read_owner(self.path)
-        if current is None or current.token != self._owner.token:
-            raise LeaseLost(
-                "This process was silent for too long and another one took its work over.",
-                where=self.path.stem,
-                found="no lease" if current is None else f"a lease of {current.describe()}",
-                expected=f"the lease of {self._owner.describe()}",
-                do="start the command again; the other run's result will be reused",
-            )
+            if current is None or current.token != self._owner.token:
+                raise LeaseLost(
+                    "This process was silent for too long and another one took its work over.",
+                    where=self.path.stem,
+                    found="no lease" if current is None else f"a lease of {current.describe()}",
+                    expected=f"the lease of {self._owner.describe()}",
+                    do="start the command again; the other run's result will be reused",
+                )
+            yield
 
     def release(self) -> None:
         """Give the lease back, if it is still ours."""
@@ -167,26 +206,49 @@ class Lease:
             current = read_owner(self.path)
             if current is not None and current.token == self._owner.token:
                 self.path.unlink(missing_ok=True)
+                self._lock_path.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         beat = 0
         while not self._stop.wait(self._heartbeat_seconds):
             beat += 1
-            with self._locked():
-                current = read_owner(self.path)
-                if current is None or current.token != self._owner.token:
-                    return
-                self._write(Owner(**{**asdict(self._owner), "beat": beat}))
+            try:
+                with self._locked():
+                    current = read_owner(self.path)
+                    if current is None or current.token != self._owner.token:
+                        return
+                    self._write(replace(self._owner, beat=beat))
+            except OSError:  # a full disk, a share that is away: the next beat may succeed
+                continue
 
     def _write(self, owner: Owner) -> None:
         write_text_synced(self.path, json.dumps(asdict(owner)) + "\n")
 
+    @property
+    def _lock_path(self) -> Path:
+        return self.path.with_suffix(".lock")
+
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_suffix(".lock").open("a") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            yield
+        while True:
+            with self._lock_path.open("a") as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX)
+                if not _is_still_at(self._lock_path, stream.fileno()):
+                    continue  # the holder before us gave the lease back and removed this file
+                try:
+                    yield
+                finally:
+                    # Said aloud, because a child forked in this moment keeps the file open.
+                    fcntl.flock(stream, fcntl.LOCK_UN)
+                return
+
+
+def _is_still_at(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
@@ -212,6 +274,6 @@ def hold(
 def read_owner(path: Path) -> Owner | None:
     """Return who holds the lease at `path`; a missing or unreadable file is no owner."""
     try:
-        return Owner(**json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+        return _OWNER.validate_json(path.read_bytes())
+    except (FileNotFoundError, ValueError):
         return None

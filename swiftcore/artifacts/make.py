@@ -1,28 +1,21 @@
-"""Make an artifact, or reuse the one that is there: the only way anything enters the store."""
+"""Make an artifact, or reuse the one that is there: the only way a stage's result is stored."""
 
-import errno
-import os
-import platform
-import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatch
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from swiftcore.artifacts.digests import files_under, sha256_file, tree_digest
+from swiftcore.artifacts.digests import entries_under, sha256_file, tree_digest
+from swiftcore.artifacts.environment import environment
 from swiftcore.artifacts.fingerprint import Identity
-from swiftcore.artifacts.lease import Owner, hold
+from swiftcore.artifacts.lease import Lease, Owner, hold
 from swiftcore.artifacts.record import FileEntry, Record
+from swiftcore.artifacts.space import full_disk_reported, require_room
 from swiftcore.artifacts.store import Artifact, Store, WorkArea
-from swiftcore.errors import StoreFull
-
-_RECORDED_PACKAGES = ("torch", "transformers", "peft", "tokenizers", "pyarrow", "bitsandbytes")
+from swiftcore.errors import SwiftError
 
 
 @dataclass(frozen=True)
@@ -68,6 +61,7 @@ def make(
     Raises:
         StoreFull: the disk is full, or `required_bytes` says it would be.
         LeaseHeld: the wait ran out.
+        LeaseLost: this process was taken for dead meanwhile; nothing was published.
     """
     started = time.monotonic()
     fingerprint = identity.fingerprint
@@ -81,19 +75,16 @@ def make(
         on_wait(owner)
 
     lease_path = store.lease_path(fingerprint)
-    try:
-        with hold(lease_path, wait_seconds=wait_seconds, on_wait=note) as lease:
-            again = store.lookup(identity.stage, fingerprint)
-            if again.artifact:
-                reason = f"made by {waited[0].describe()}" if waited else "unchanged"
-                return Outcome(again.artifact, True, reason, time.monotonic() - started)
-            _refuse_full_disk(store.root, required_bytes)
-            artifact = _run(store, identity, body, tuple(measured), lease.check)
-    except OSError as err:
-        if err.errno in (errno.ENOSPC, errno.EDQUOT) and not isinstance(err, StoreFull):
-            shutil.rmtree(store.root / "in-progress" / fingerprint / "out", ignore_errors=True)
-            raise _full(store.root, "the disk filled up while writing") from err
-        raise
+    with (
+        full_disk_reported(store.root),
+        hold(lease_path, wait_seconds=wait_seconds, on_wait=note) as lease,
+    ):
+        again = store.lookup(identity.stage, fingerprint)
+        if again.artifact:
+            reason = f"made by {waited[-1].describe()}" if waited else "unchanged"
+            return Outcome(again.artifact, True, reason, time.monotonic() - started)
+        require_room(store.root, required_bytes)
+        artifact = _run(store, identity, body, tuple(measured), lease)
     return Outcome(artifact, False, again.problem or "new", time.monotonic() - started)
 
 
@@ -102,13 +93,27 @@ def _run(
     identity: Identity,
     body: Callable[[WorkArea], Produced],
     measured: tuple[str, ...],
-    still_ours: Callable[[], None],
+    lease: Lease,
 ) -> Artifact:
-    area = store.begin(identity.fingerprint)
+    area = store.begin(identity.fingerprint, identity)
+    with full_disk_reported(store.root, area.out):
+        record = _record(identity, area, body, measured, lease)
+        return store.publish(area, record, lease.guard())
+
+
+def _record(
+    identity: Identity,
+    area: WorkArea,
+    body: Callable[[WorkArea], Produced],
+    measured: tuple[str, ...],
+    lease: Lease,
+) -> Record:
+    """Run the body and describe what it left."""
     began, clock = datetime.now(UTC), time.monotonic()
     produced = body(area)
-    files = tuple(_entry(path, area.out, measured) for path in files_under(area.out))
-    record = Record(
+    lease.check()  # before gigabytes are hashed for nothing
+    files = tuple(_entry(path, area.out, measured) for path in entries_under(area.out))
+    return Record(
         stage=identity.stage,
         version=identity.version,
         name=identity.name,
@@ -125,73 +130,21 @@ def _run(
         resumed_from=produced.resumed_from,
         environment=environment(),
     )
-    still_ours()
-    return store.publish(area, record)
-
-
-def environment() -> dict[str, Any]:
-    """Return what a person needs to know about the machine and the code that made an artifact."""
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "packages": {name: found for name in _RECORDED_PACKAGES if (found := _version(name))},
-        **_code_state(),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _code_state() -> dict[str, Any]:
-    here = Path(__file__).parent
-    try:
-        commit = _git(here, "rev-parse", "HEAD")
-        return {
-            "git_commit": commit,
-            "git_dirty": bool(_git(here, "status", "--porcelain", "-uno")),
-        }
-    except (OSError, subprocess.SubprocessError):
-        return {"git_commit": None, "git_dirty": None}
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(folder), *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=10,
-    )
-    return done.stdout.strip()
 
 
 def _entry(path: Path, root: Path, measured: tuple[str, ...]) -> FileEntry:
     name = path.relative_to(root).as_posix()
+    if path.is_symlink() or not path.is_file():
+        raise SwiftError(
+            "A stage left something that is no file among its results.",
+            where=name,
+            found="a link" if path.is_symlink() else "a pipe, socket or device",
+            expected="files, whose content a record can vouch for",
+            do="report this as a bug of the stage",
+        )
     return FileEntry(
         path=name,
         size=path.stat().st_size,
         sha256=sha256_file(path),
         measured=any(fnmatch(name, pattern) for pattern in measured),
-    )
-
-
-def _refuse_full_disk(root: Path, required_bytes: int) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(root).free
-    if free < required_bytes:
-        raise _full(root, f"{free / 1e6:.0f} MB free, about {required_bytes / 1e6:.0f} MB needed")
-
-
-def _full(root: Path, found: str) -> StoreFull:
-    return StoreFull(
-        "There is no room in the artifact store.",
-        where=root,
-        found=found,
-        expected="room for the step's files; nothing was published and finished steps are kept",
-        do="swift gc frees old artifacts; or set runtime.store to another disk",
     )

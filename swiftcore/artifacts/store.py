@@ -1,27 +1,34 @@
 """The folder where artifacts live: look up, verify, publish.
 
     <store>/<stage>/<name>-<fingerprint12>/   a finished artifact: its files and record.json
-    <store>/in-progress/<fingerprint>/        out/ becomes the artifact, work/ holds checkpoints
+    <store>/in-progress/<fingerprint>/        out-*/ becomes the artifact, work/ holds checkpoints,
+                                              identity.json says what is being made
     <store>/leases/<fingerprint>.json         who is making it
     <store>/damaged/                          artifacts whose files no longer match their record
+    <store>/journal                           fingerprints in the order they were published
     <store>/digests.sqlite                    digests of files that have not changed
 
-Nothing unfinished is visible: `out/` is renamed into place in one step after its record is written.
-Nothing unverified is reused: every lookup compares the files with the record.
+Nothing unfinished is visible: `out-*/` is renamed into place in one step after its record is
+written. Nothing unverified is reused: every lookup compares the files with the record. What is
+newer is read from the journal, because a clock may have been set between two runs.
 """
 
 import errno
+import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from swiftcore.artifacts.digests import DigestCache, files_under, tree_digest
+from swiftcore.artifacts.digests import DigestCache, entries_under, tree_digest
+from swiftcore.artifacts.fingerprint import Identity
 from swiftcore.artifacts.record import RECORD_NAME, Record, read_record, write_text_synced
 from swiftcore.errors import ArtifactDamaged, UsageError
 
+IDENTITY_NAME = "identity.json"
 _SERVICE_FOLDERS = {"in-progress", "leases", "damaged", "serving"}
 
 
@@ -81,7 +88,7 @@ class Store:
                     self.verify(artifact)
                     return Lookup(artifact)
             except ArtifactDamaged as err:
-                problem = f"{err.message} {err.found or ''}".strip()
+                problem = f"{err.message} Found {err.found}, expected {err.expected}."
         return Lookup(None, problem)
 
     def verify(self, artifact: Artifact, *, thorough: bool = False) -> None:
@@ -95,50 +102,72 @@ class Store:
             ArtifactDamaged: a file is missing, short, altered or was added; names the file.
         """
         cache = DigestCache(None) if thorough else self.digests
-        named = {entry.path for entry in artifact.record.files}
-        for entry in artifact.record.files:
-            path = artifact.path / entry.path
-            if not path.is_file():
-                raise _damaged(artifact, entry.path, "no such file", f"{entry.size} bytes")
-            size = path.stat().st_size
-            if size != entry.size:
-                raise _damaged(artifact, entry.path, f"{size} bytes", f"{entry.size} bytes")
-            digest = cache.sha256(path)
-            if digest != entry.sha256:
-                raise _damaged(artifact, entry.path, f"sha256 {digest}", f"sha256 {entry.sha256}")
-        for path in files_under(artifact.path):
-            name = path.relative_to(artifact.path).as_posix()
-            if name not in named and name != RECORD_NAME:
-                raise _damaged(artifact, name, "a file the record does not name", "no such file")
-        content = tree_digest((e.path, e.sha256) for e in artifact.record.files if not e.measured)
+        record = artifact.record
+        content = tree_digest((e.path, e.sha256) for e in record.files if not e.measured)
         if content != artifact.digest:
             raise _damaged(artifact, RECORD_NAME, f"digest {content}", f"digest {artifact.digest}")
+        sizes = {entry.path: entry.size for entry in record.files}
+        for path in entries_under(artifact.path):
+            name = path.relative_to(artifact.path).as_posix()
+            if name not in sizes and name != RECORD_NAME:
+                raise _damaged(artifact, name, "a file the record does not name", "no such file")
+        for name, size in sizes.items():  # cheap questions first: reading gigabytes comes last
+            path = artifact.path / name
+            if not path.is_file():
+                raise _damaged(artifact, name, "no such file", f"{size} bytes")
+            if (found := path.stat().st_size) != size:
+                raise _damaged(artifact, name, f"{found} bytes", f"{size} bytes")
+        for entry in record.files:
+            digest = _readable_sha256(artifact, entry.path, cache)
+            if digest != entry.sha256:
+                raise _damaged(artifact, entry.path, f"sha256 {digest}", f"sha256 {entry.sha256}")
 
     def lease_path(self, fingerprint: str) -> Path:
         """Return where the lease of a fingerprint lives."""
         return self.root / "leases" / f"{fingerprint}.json"
 
-    def begin(self, fingerprint: str) -> WorkArea:
-        """Open the private folders of a run: `out` empty, `work` as a crashed run left it."""
+    def begin(self, fingerprint: str, identity: Identity | None = None) -> WorkArea:
+        """Open the private folders of a run: `out` new and empty, `work` as a crashed run left it.
+
+        `out` has a new name each time: an owner that was taken for dead and writes on, writes into
+        a folder that nobody publishes.
+
+        Args:
+            fingerprint: of what is made.
+            identity: written down beside the folders, so that `swift gc` keeps the run's inputs.
+        """
         base = self.root / "in-progress" / fingerprint
-        area = WorkArea(base / "out", base / "work")
-        if area.out.exists():
-            shutil.rmtree(area.out)
+        for old in base.glob("out-*"):
+            shutil.rmtree(old)
+        area = WorkArea(base / f"out-{uuid.uuid4().hex[:8]}", base / "work")
         area.out.mkdir(parents=True)
         area.work.mkdir(exist_ok=True)
+        if identity is not None:
+            text = json.dumps(asdict(identity), indent=2, ensure_ascii=False)
+            write_text_synced(base / IDENTITY_NAME, text + "\n")
         return area
 
-    def publish(self, area: WorkArea, record: Record) -> Artifact:
-        """Write the record, then move the folder into place with one rename."""
-        for file in files_under(area.out):
+    def publish(
+        self, area: WorkArea, record: Record, guard: AbstractContextManager[None] | None = None
+    ) -> Artifact:
+        """Write the record, then move the folder into place with one rename.
+
+        Args:
+            area: the run's folders; both are gone afterwards.
+            record: what is in `area.out`.
+            guard: entered around the rename; a lease's guard raises when the lease is lost.
+        """
+        for file in entries_under(area.out):
             _sync(file)
         write_text_synced(area.out / RECORD_NAME, record.to_json())
         _sync(area.out)
         target = self.root / record.stage / f"{record.name}-{record.fingerprint[:12]}"
         target.parent.mkdir(parents=True, exist_ok=True)
-        for folder in self._folders(record.stage, record.fingerprint):
-            self._set_aside(folder)
-        os.rename(area.out, target)
+        with guard or nullcontext():
+            self._note(record.fingerprint)
+            for folder in self._folders(record.stage, record.fingerprint):
+                self._set_aside(folder)
+            os.rename(area.out, target)
         _sync(target.parent)
         shutil.rmtree(area.out.parent, ignore_errors=True)
         return Artifact(target, record)
@@ -153,7 +182,10 @@ class Store:
                 found.append(Artifact(path.parent, read_record(path.parent)))
             except ArtifactDamaged:
                 continue  # `verify` names it; a listing has nothing to say about it
-        yield from sorted(found, key=lambda a: (a.record.finished, a.record.fingerprint))
+        order = {fingerprint: place for place, fingerprint in enumerate(self._journal())}
+        yield from sorted(
+            found, key=lambda a: (order.get(a.fingerprint, -1), a.record.finished, a.fingerprint)
+        )
 
     def find(self, reference: str) -> Artifact:
         """Return the artifact that a folder, a `stage/name-...` or a fingerprint prefix names.
@@ -188,10 +220,30 @@ class Store:
 
     def _set_aside(self, folder: Path) -> None:
         """Move an artifact that no longer verifies out of the way; it is kept until `swift gc`."""
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        target = self.root / "damaged" / f"{folder.parent.name}-{folder.name}-{stamp}"
+        copy = f"{folder.parent.name}-{folder.name}-{uuid.uuid4().hex[:8]}"
+        target = self.root / "damaged" / copy
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(folder, target)
+
+    def _journal(self) -> list[str]:
+        path = self.root / "journal"
+        return path.read_text(encoding="ascii").split() if path.is_file() else []
+
+    def _note(self, fingerprint: str) -> None:
+        """Append to the journal in one write, which other processes can't cut in two."""
+        handle = os.open(self.root / "journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(handle, f"{fingerprint}\n".encode("ascii"))
+        finally:
+            os.close(handle)
+
+
+def _readable_sha256(artifact: Artifact, name: str, cache: DigestCache) -> str:
+    try:
+        return cache.sha256(artifact.path / name)
+    except OSError as err:
+        found = f"{type(err).__name__}: {err.strerror}"
+        raise _damaged(artifact, name, found, "a readable file") from err
 
 
 def _damaged(artifact: Artifact, file: str, found: str, expected: str) -> ArtifactDamaged:

@@ -1,5 +1,10 @@
-"""Free space: old artifacts, dead work in progress, damaged copies. Nothing in use is touched."""
+"""Free space: old artifacts, dead work in progress, damaged copies. Nothing in use is touched.
 
+Work of an owner on another machine counts as live for as long as its lease file exists: waiting for
+its counter to stand still is the business of a run that wants the same artifact.
+"""
+
+import json
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable
@@ -7,17 +12,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swiftcore.artifacts.digests import files_under
-from swiftcore.artifacts.lease import read_owner
-from swiftcore.artifacts.store import Artifact, Store
+from swiftcore.artifacts.lease import Lease, read_owner
+from swiftcore.artifacts.store import IDENTITY_NAME, Artifact, Store
+
+_MIN_PREFIX = 6
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """One folder that may go, and why."""
+    """One folder that may go, and why.
+
+    Args:
+        path: the folder.
+        size_bytes: of the files in it.
+        reason: why nobody needs it.
+        lease: for work in progress, the lease that must be free while it is removed.
+    """
 
     path: Path
     size_bytes: int
     reason: str
+    lease: Path | None = None
 
 
 def find_garbage(store: Store, *, keep: int = 3, roots: Iterable[str] = ()) -> list[Garbage]:
@@ -26,31 +41,68 @@ def find_garbage(store: Store, *, keep: int = 3, roots: Iterable[str] = ()) -> l
     Args:
         store: where to look.
         keep: newest artifacts to keep of each stage and recipe name.
-        roots: fingerprints that must stay with all they were made from (served, registered).
+        roots: fingerprints, or the first digits of them, that must stay with all they were made
+            from (served, registered).
     """
     artifacts = list(store.artifacts())
-    kept = _reachable(artifacts, {*roots, *_newest(artifacts, keep)})
+    live, dead = _work_in_progress(store)
+    starts = {*_with_prefix(artifacts, roots), *_newest(artifacts, keep), *_inputs_of(live)}
+    kept = _reachable(artifacts, starts)
     found = [
         Garbage(a.path, a.record.size_bytes, f"older than the newest {keep} and not in use")
         for a in artifacts
         if a.fingerprint not in kept
     ]
-    for folder in _children(store.root / "in-progress"):
-        owner = read_owner(store.lease_path(folder.name))
-        if owner is None or owner.is_dead():
-            found.append(Garbage(folder, _size(folder), "work in progress that nobody works on"))
+    for folder in dead:
+        lease = store.lease_path(folder.name)
+        found.append(Garbage(folder, _size(folder), "work in progress that nobody works on", lease))
     for folder in _children(store.root / "damaged"):
         found.append(Garbage(folder, _size(folder), "damaged copy that was set aside"))
     return found
 
 
 def remove(garbage: Iterable[Garbage]) -> int:
-    """Remove what `find_garbage` listed and return the freed bytes."""
+    """Remove what `find_garbage` listed and return the freed bytes.
+
+    Work in progress that somebody took up since it was listed stays.
+    """
     freed = 0
     for item in garbage:
-        shutil.rmtree(item.path)
-        freed += item.size_bytes
+        lease = Lease(item.lease) if item.lease else None
+        if lease is not None and lease.try_acquire() is not None:
+            continue
+        try:
+            shutil.rmtree(item.path)
+            freed += item.size_bytes
+        finally:
+            if lease is not None:
+                lease.release()
     return freed
+
+
+def _work_in_progress(store: Store) -> tuple[list[Path], list[Path]]:
+    """Return the folders that somebody works in, and those that nobody does."""
+    live, dead = [], []
+    for folder in _children(store.root / "in-progress"):
+        owner = read_owner(store.lease_path(folder.name))
+        (dead if owner is None or owner.is_dead() else live).append(folder)
+    return live, dead
+
+
+def _inputs_of(folders: Iterable[Path]) -> set[str]:
+    found: set[str] = set()
+    for folder in folders:
+        try:
+            inputs = json.loads((folder / IDENTITY_NAME).read_text(encoding="utf-8"))["inputs"]
+        except FileNotFoundError:  # its owner has just begun or just published
+            continue
+        found |= {ref["fingerprint"] for ref in inputs.values() if ref["fingerprint"]}
+    return found
+
+
+def _with_prefix(artifacts: list[Artifact], roots: Iterable[str]) -> set[str]:
+    wanted = tuple(root for root in roots if len(root) >= _MIN_PREFIX)
+    return {a.fingerprint for a in artifacts if a.fingerprint.startswith(wanted)}
 
 
 def _newest(artifacts: list[Artifact], keep: int) -> set[str]:

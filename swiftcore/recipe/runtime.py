@@ -14,23 +14,29 @@ class Runtime(BaseModel):
     from recipe sections only, so moving the store or changing the device keeps every artifact.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    store: Path = Field(Path(".swift/store"), description="folder that holds all artifacts")
+    store: Path = Field(default=Path(".swift/store"), description="folder that holds all artifacts")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        "auto", description="where models run; auto takes an accelerator when there is one"
+        default="auto", description="where models run; auto takes an accelerator when there is one"
     )
-    num_threads: int | None = Field(None, ge=1, description="CPU threads of torch; default: cores")
-    num_workers: int = Field(0, ge=0, description="processes that load training batches")
+    num_threads: int | None = Field(
+        default=None, ge=1, description="CPU threads of torch; default: cores"
+    )
+    num_workers: int = Field(default=0, ge=0, description="processes that load training batches")
     lease_wait_seconds: float = Field(
-        3600.0, ge=0, description="longest wait for another run of the same step"
+        default=3600.0, ge=0, description="longest wait for another run of the same step"
     )
-    host: str = Field("127.0.0.1", description="address the endpoint binds")
-    port: int = Field(8765, ge=0, le=65535, description="port of the endpoint; 0 takes a free one")
+    host: str = Field(default="127.0.0.1", description="address the endpoint binds")
+    port: int = Field(
+        default=8765, ge=0, le=65535, description="port of the endpoint; 0 takes a free one"
+    )
     start_timeout_seconds: float = Field(
-        120.0, gt=0, description="longest wait for a served model to answer"
+        default=120.0, gt=0, description="longest wait for a served model to answer"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="log level")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="log level"
+    )
 
     def threads(self) -> int:
         """Return the number of CPU threads to use."""

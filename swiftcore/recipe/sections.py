@@ -17,46 +17,55 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 class Section(BaseModel):
     """Base of all sections: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class ScratchModel(Section):
     """Shape of a model that is built here with random weights, for `model.scratch`."""
 
-    architecture: Literal["qwen3", "qwen2", "llama"] = Field("qwen3", description="model family")
-    hidden_size: int = Field(192, ge=8, description="width of the residual stream")
-    intermediate_size: int = Field(512, ge=8, description="width inside the MLP")
-    num_hidden_layers: int = Field(4, ge=1, description="transformer blocks")
-    num_attention_heads: int = Field(4, ge=1, description="query heads")
-    num_key_value_heads: int = Field(2, ge=1, description="key/value heads")
-    head_dim: int | None = Field(None, ge=4, description="size of one head; default hidden/heads")
-    max_position_embeddings: int = Field(2048, ge=16, description="longest sequence, in tokens")
-    tie_word_embeddings: bool = Field(True, description="share input and output embeddings")
-    rope_theta: float = Field(10000.0, gt=0, description="base of the rotary frequencies")
+    architecture: Literal["qwen3", "qwen2", "llama"] = Field(
+        default="qwen3", description="model family"
+    )
+    hidden_size: int = Field(default=192, ge=8, description="width of the residual stream")
+    intermediate_size: int = Field(default=512, ge=8, description="width inside the MLP")
+    num_hidden_layers: int = Field(default=4, ge=1, description="transformer blocks")
+    num_attention_heads: int = Field(default=4, ge=1, description="query heads")
+    num_key_value_heads: int = Field(default=2, ge=1, description="key/value heads")
+    head_dim: int | None = Field(
+        default=None, ge=4, description="size of one head; default hidden/heads"
+    )
+    max_position_embeddings: int = Field(
+        default=2048, ge=16, description="longest sequence, in tokens"
+    )
+    tie_word_embeddings: bool = Field(default=True, description="share input and output embeddings")
+    rope_theta: float = Field(default=10000.0, gt=0, description="base of the rotary frequencies")
     vocab_size: int = Field(
-        4096, ge=300, description="entries of the byte-level BPE trained on the dataset"
+        default=4096, ge=300, description="entries of the byte-level BPE trained on the dataset"
     )
     tokenizer: str | None = Field(
-        None, description="folder with a tokenizer.json to use instead of training one"
+        default=None, description="folder with a tokenizer.json to use instead of training one"
     )
-    seed: int = Field(42, description="seed of the random weights")
+    seed: int = Field(default=42, description="seed of the random weights")
 
 
 class ModelSection(Section):
     """Which model everything starts from."""
 
     model: str | None = Field(
-        None,
+        default=None,
         description="local folder, recipe:PATH, artifact:FINGERPRINT or models:/name@alias",
     )
     scratch: ScratchModel | None = Field(
-        None, description="build the base model here with random weights instead of loading one"
+        default=None,
+        description="build the base model here with random weights instead of loading one",
     )
     torch_dtype: Dtype | None = Field(
-        None, description="data type of the weights; default: as stored"
+        default=None, description="data type of the weights; default: as stored"
     )
     attn_impl: Literal["sdpa", "eager"] | None = Field(
-        None, description="attention implementation; default: transformers' choice"
+        default=None, description="attention implementation; default: transformers' choice"
     )
 
     @model_validator(mode="after")
@@ -79,20 +88,22 @@ class DataSection(Section):
         default_factory=list, description="held-out sources that the evaluate stage answers"
     )
     split_dataset_ratio: float = Field(
-        0.0, ge=0, le=1, description="share of the training rows split off for validation"
+        default=0.0, ge=0, le=1, description="share of the training rows split off for validation"
     )
-    data_seed: int = Field(42, description="seed of sampling, splitting and shuffling")
-    dataset_shuffle: bool = Field(True, description="shuffle training rows")
-    val_dataset_shuffle: bool = Field(False, description="shuffle validation rows")
+    data_seed: int = Field(default=42, description="seed of sampling, splitting and shuffling")
+    dataset_shuffle: bool = Field(default=True, description="shuffle training rows")
+    val_dataset_shuffle: bool = Field(default=False, description="shuffle validation rows")
     columns: dict[str, str] | None = Field(
-        None, description="rename columns first, {source name: standard name}"
+        default=None, description="rename columns first, {source name: standard name}"
     )
-    strict: bool = Field(False, description="stop at the first bad row instead of quarantining it")
-    remove_unused_columns: bool = Field(True, description="keep only the standard columns")
+    strict: bool = Field(
+        default=False, description="stop at the first bad row instead of quarantining it"
+    )
+    remove_unused_columns: bool = Field(default=True, description="keep only the standard columns")
     max_quarantine_share: float = Field(
-        0.05, ge=0, le=1, description="fail when more than this share of rows is bad"
+        default=0.05, ge=0, le=1, description="fail when more than this share of rows is bad"
     )
-    deduplicate: bool = Field(True, description="keep one of rows that are exactly equal")
+    deduplicate: bool = Field(default=True, description="keep one of rows that are exactly equal")
 
     @model_validator(mode="after")
     def _has_rows(self) -> "DataSection":
@@ -105,112 +116,141 @@ class TemplateSection(Section):
     """How rows become tokens, the same in training, evaluation and serving."""
 
     template: str | None = Field(
-        None, description="template name, or jinja for the model's own; default: inferred"
+        default=None, description="template name, or jinja for the model's own; default: inferred"
     )
-    system: str | None = Field(None, description="system prompt for rows that bring none")
-    max_length: int | None = Field(None, ge=1, description="longest row in tokens")
+    system: str | None = Field(default=None, description="system prompt for rows that bring none")
+    max_length: int | None = Field(default=None, ge=1, description="longest row in tokens")
     truncation_strategy: Literal["delete", "left", "right"] = Field(
-        "delete", description="what to do with a longer row"
+        default="delete", description="what to do with a longer row"
     )
-    agent_template: str | None = Field(None, description="how tools and calls are written")
-    loss_scale: str = Field("default", description="which tokens count in the loss, and how much")
+    agent_template: str | None = Field(default=None, description="how tools and calls are written")
+    loss_scale: str = Field(
+        default="default", description="which tokens count in the loss, and how much"
+    )
     use_chat_template: bool = Field(
-        True, description="false: rows are plain text (method pt sets this)"
+        default=True, description="false: rows are plain text (method pt sets this)"
     )
 
 
 class TunerSection(Section):
     """Which weights are trained."""
 
-    train_type: Literal["lora", "full"] = Field("lora", description="tuner")
+    train_type: Literal["lora", "full"] = Field(default="lora", description="tuner")
     target_modules: list[str] = Field(
         default_factory=lambda: ["all-linear"], description="modules to adapt"
     )
-    target_regex: str | None = Field(None, description="regex of modules; replaces target_modules")
+    target_regex: str | None = Field(
+        default=None, description="regex of modules; replaces target_modules"
+    )
     modules_to_save: list[str] = Field(
         default_factory=list, description="modules trained and saved whole beside the adapter"
     )
     init_weights: Literal["true", "false", "gaussian"] = Field(
-        "true", description="how LoRA matrices start"
+        default="true", description="how LoRA matrices start"
     )
-    lora_rank: int = Field(8, ge=1, description="rank r of the LoRA update")
-    lora_alpha: int = Field(32, ge=1, description="LoRA scale; the update is alpha/r * B A")
-    lora_dropout: float = Field(0.05, ge=0, lt=1, description="dropout before the LoRA matrices")
-    lora_bias: Literal["none", "all"] = Field("none", description="also train biases")
-    use_rslora: bool = Field(False, description="scale by alpha/sqrt(r)")
-    use_dora: bool = Field(False, description="train magnitude and direction apart")
+    lora_rank: int = Field(default=8, ge=1, description="rank r of the LoRA update")
+    lora_alpha: int = Field(default=32, ge=1, description="LoRA scale; the update is alpha/r * B A")
+    lora_dropout: float = Field(
+        default=0.05, ge=0, lt=1, description="dropout before the LoRA matrices"
+    )
+    lora_bias: Literal["none", "all"] = Field(default="none", description="also train biases")
+    use_rslora: bool = Field(default=False, description="scale by alpha/sqrt(r)")
+    use_dora: bool = Field(default=False, description="train magnitude and direction apart")
     freeze_parameters: list[str] = Field(
         default_factory=list, description="full: prefixes of parameters to freeze"
     )
-    freeze_parameters_regex: str | None = Field(None, description="full: regex to freeze")
+    freeze_parameters_regex: str | None = Field(default=None, description="full: regex to freeze")
     freeze_parameters_ratio: float = Field(
-        0.0, ge=0, le=1, description="full: share of parameters to freeze, from the first"
+        default=0.0, ge=0, le=1, description="full: share of parameters to freeze, from the first"
     )
     trainable_parameters: list[str] = Field(
         default_factory=list, description="full: prefixes to train in spite of the freeze rules"
     )
     trainable_parameters_regex: str | None = Field(
-        None, description="full: regex to train in spite of the freeze rules"
+        default=None, description="full: regex to train in spite of the freeze rules"
     )
 
 
 class TrainSection(Section):
     """How weights are trained."""
 
-    method: Literal["pt", "sft"] = Field("sft", description="pre-training or supervised tuning")
+    method: Literal["pt", "sft"] = Field(
+        default="sft", description="pre-training or supervised tuning"
+    )
     learning_rate: float | None = Field(
-        None, gt=0, description="peak rate; default 1e-5 for full, 1e-4 otherwise"
+        default=None, gt=0, description="peak rate; default 1e-5 for full, 1e-4 otherwise"
     )
-    num_train_epochs: float = Field(3.0, gt=0, description="passes over the training rows")
-    max_steps: int = Field(-1, description="optimizer steps; replaces num_train_epochs when > 0")
-    per_device_train_batch_size: int = Field(1, ge=1, description="rows a step and process")
-    per_device_eval_batch_size: int = Field(1, ge=1, description="rows an evaluation step")
+    num_train_epochs: float = Field(default=3.0, gt=0, description="passes over the training rows")
+    max_steps: int = Field(
+        default=-1, description="optimizer steps; replaces num_train_epochs when > 0"
+    )
+    per_device_train_batch_size: int = Field(default=1, ge=1, description="rows a step and process")
+    per_device_eval_batch_size: int = Field(default=1, ge=1, description="rows an evaluation step")
     gradient_accumulation_steps: int | None = Field(
-        None, ge=1, description="default: as many as make a batch of at least 16 rows"
+        default=None, ge=1, description="default: as many as make a batch of at least 16 rows"
     )
-    weight_decay: float = Field(0.1, ge=0, description="AdamW weight decay")
-    adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW beta1")
-    adam_beta2: float = Field(0.95, ge=0, lt=1, description="AdamW beta2")
-    max_grad_norm: float = Field(1.0, ge=0, description="gradient clipping; 0 switches it off")
-    lr_scheduler_type: str = Field("cosine", description="schedule, as transformers names it")
-    lr_scheduler_kwargs: dict[str, Any] | None = Field(None, description="schedule arguments")
-    warmup_ratio: float = Field(0.0, ge=0, le=1, description="share of steps spent warming up")
-    group_by_length: bool = Field(False, description="batch rows of similar length together")
-    train_dataloader_shuffle: bool = Field(True, description="shuffle rows each epoch")
-    gradient_checkpointing: bool = Field(True, description="recompute activations to save memory")
-    neftune_noise_alpha: float = Field(0.0, ge=0, description="NEFTune embedding noise; 0 is off")
-    seed: int = Field(42, description="seed of initialisation, dropout and row order")
-    logging_steps: int = Field(5, ge=1, description="steps between metric lines")
-    logging_first_step: bool = Field(True, description="log the first step too")
-    eval_strategy: Strategy | None = Field(None, description="default: as save_strategy")
-    eval_steps: int | None = Field(None, ge=1, description="default: as save_steps")
-    save_strategy: Strategy = Field("steps", description="when checkpoints are written")
-    save_steps: int = Field(500, ge=1, description="steps between checkpoints")
-    save_total_limit: int | None = Field(None, ge=1, description="checkpoints to keep")
+    weight_decay: float = Field(default=0.1, ge=0, description="AdamW weight decay")
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW beta1")
+    adam_beta2: float = Field(default=0.95, ge=0, lt=1, description="AdamW beta2")
+    max_grad_norm: float = Field(
+        default=1.0, ge=0, description="gradient clipping; 0 switches it off"
+    )
+    lr_scheduler_type: str = Field(
+        default="cosine", description="schedule, as transformers names it"
+    )
+    lr_scheduler_kwargs: dict[str, Any] | None = Field(
+        default=None, description="schedule arguments"
+    )
+    warmup_ratio: float = Field(
+        default=0.0, ge=0, le=1, description="share of steps spent warming up"
+    )
+    group_by_length: bool = Field(
+        default=False, description="batch rows of similar length together"
+    )
+    train_dataloader_shuffle: bool = Field(default=True, description="shuffle rows each epoch")
+    gradient_checkpointing: bool = Field(
+        default=True, description="recompute activations to save memory"
+    )
+    neftune_noise_alpha: float = Field(
+        default=0.0, ge=0, description="NEFTune embedding noise; 0 is off"
+    )
+    seed: int = Field(default=42, description="seed of initialisation, dropout and row order")
+    logging_steps: int = Field(default=5, ge=1, description="steps between metric lines")
+    logging_first_step: bool = Field(default=True, description="log the first step too")
+    eval_strategy: Strategy | None = Field(default=None, description="default: as save_strategy")
+    eval_steps: int | None = Field(default=None, ge=1, description="default: as save_steps")
+    save_strategy: Strategy = Field(default="steps", description="when checkpoints are written")
+    save_steps: int = Field(default=500, ge=1, description="steps between checkpoints")
+    save_total_limit: int | None = Field(default=None, ge=1, description="checkpoints to keep")
 
 
 class MergeSection(Section):
     """Folding an adapter into its base."""
 
-    max_shard_size: str = Field("5GB", description="largest weight file")
+    max_shard_size: str = Field(default="5GB", description="largest weight file")
     max_logit_difference: float = Field(
-        1e-3, gt=0, description="largest allowed |merged - adapter| over all logits, float32"
+        default=1e-3,
+        gt=0,
+        description="largest allowed |merged - adapter| over all logits, float32",
     )
 
 
 class QuantizeSection(Section):
     """Storing the weights in fewer bits."""
 
-    quant_method: Literal["bnb"] = Field("bnb", description="quantization library")
-    quant_bits: Literal[4, 8] = Field(4, description="bits a weight")
-    bnb_4bit_quant_type: Literal["nf4", "fp4"] = Field("nf4", description="4-bit code book")
-    bnb_4bit_use_double_quant: bool = Field(True, description="quantize the scales as well")
+    quant_method: Literal["bnb"] = Field(default="bnb", description="quantization library")
+    quant_bits: Literal[4, 8] = Field(default=4, description="bits a weight")
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = Field(default="nf4", description="4-bit code book")
+    bnb_4bit_use_double_quant: bool = Field(default=True, description="quantize the scales as well")
     bnb_4bit_compute_dtype: Dtype | None = Field(
-        None, description="type of the matmul; default: the model's"
+        default=None, description="type of the matmul; default: the model's"
     )
-    quant_n_samples: int = Field(64, ge=1, description="rows that measure the recovery")
+    quant_n_samples: int = Field(default=64, ge=1, description="rows that measure the recovery")
     min_recovery: float = Field(
-        0.95, ge=0, le=1, description="least share of the unquantized next-token accuracy to keep"
+        default=0.95,
+        ge=0,
+        le=1,
+        description="least share of the unquantized next-token accuracy to keep",
     )
 
 
@@ -220,54 +260,59 @@ class EvaluateSection(Section):
     metrics: list[Literal["agent", "rouge", "exact_match", "final_number"]] = Field(
         default_factory=lambda: ["rouge", "exact_match"], description="metric families"
     )
-    eval_limit: int | None = Field(None, ge=1, description="answer only the first rows")
-    max_new_tokens: int = Field(128, ge=1, description="longest answer in tokens")
-    temperature: float = Field(0.0, ge=0, description="0 is greedy")
-    eval_batch_size: int = Field(16, ge=1, description="prompts generated together")
-    num_bootstrap: int = Field(1000, ge=100, description="resamples of the confidence intervals")
-    confidence: float = Field(0.95, gt=0, lt=1, description="width of the confidence intervals")
-    seed: int = Field(42, description="seed of sampling and of the bootstrap")
+    eval_limit: int | None = Field(default=None, ge=1, description="answer only the first rows")
+    max_new_tokens: int = Field(default=128, ge=1, description="longest answer in tokens")
+    temperature: float = Field(default=0.0, ge=0, description="0 is greedy")
+    eval_batch_size: int = Field(default=16, ge=1, description="prompts generated together")
+    num_bootstrap: int = Field(
+        default=1000, ge=100, description="resamples of the confidence intervals"
+    )
+    confidence: float = Field(
+        default=0.95, gt=0, lt=1, description="width of the confidence intervals"
+    )
+    seed: int = Field(default=42, description="seed of sampling and of the bootstrap")
 
 
 class Gate(Section):
     """What a model must have shown before it is promoted and served."""
 
-    metric: str = Field("Act.EM", description="metric of the evaluation report")
-    min_value: float = Field(0.0, description="least value of the served candidate")
+    metric: str = Field(default="Act.EM", description="metric of the evaluation report")
+    min_value: float = Field(default=0.0, description="least value of the served candidate")
     min_recovery: float = Field(
-        0.95, ge=0, description="least share of the merged (or tuned) model's value to keep"
+        default=0.95, ge=0, description="least share of the merged (or tuned) model's value to keep"
     )
-    min_coverage: float = Field(1.0, ge=0, le=1, description="least share of rows answered")
+    min_coverage: float = Field(default=1.0, ge=0, le=1, description="least share of rows answered")
     max_drop_from_champion: float = Field(
-        0.02, ge=0, description="largest allowed loss against the current champion"
+        default=0.02, ge=0, description="largest allowed loss against the current champion"
     )
 
 
 class DeploySection(Section):
     """What is registered and served."""
 
-    name: str = Field(
-        "model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="model name"
-    )
+    name: Name = Field(default="model", description="model name")
     serve: Literal["auto", "adapter", "merged", "quantized", "trained"] = Field(
-        "auto", description="candidate to serve; auto: merged where there is one, else trained"
+        default="auto",
+        description="candidate to serve; auto: merged where there is one, else trained",
     )
-    infer_backend: Literal["pt"] = Field("pt", description="engine; pt is transformers")
-    max_new_tokens: int = Field(512, ge=1, description="most tokens one answer may have")
-    max_batch_size: int = Field(8, ge=1, description="requests generated together")
-    max_model_len: int | None = Field(None, ge=1, description="longest prompt plus answer")
-    num_golden: int = Field(4, ge=0, description="evaluated answers the endpoint must repeat")
+    infer_backend: Literal["pt"] = Field(default="pt", description="engine; pt is transformers")
+    max_new_tokens: int = Field(default=512, ge=1, description="most tokens one answer may have")
+    max_batch_size: int = Field(default=8, ge=1, description="requests generated together")
+    max_model_len: int | None = Field(default=None, ge=1, description="longest prompt plus answer")
+    num_golden: int = Field(
+        default=4, ge=0, description="evaluated answers the endpoint must repeat"
+    )
     gate: Gate = Field(default_factory=Gate, description="conditions of promotion")
 
 
 class Recipe(BaseModel):
     """One runnable thing: every section that is present is a stage that runs."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="name of the recipe"
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
     )
+
+    name: Name = Field(description="name of the recipe")
     model: ModelSection
     data: DataSection
     template: TemplateSection = Field(default_factory=TemplateSection)

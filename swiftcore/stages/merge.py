@@ -1,5 +1,6 @@
 """Merge: fold the adapter into its base, and prove by logits that nothing else changed."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,6 @@ from typing import Any
 from swiftcore.artifacts import Produced, section_config
 from swiftcore.recipe import MergeSection, Recipe
 from swiftcore.stages.contract import Stage, StageRun
-from swiftcore.stages.evaluate import weights_bytes
 
 _NUM_SAMPLES = 8
 _SAMPLE_TOKENS = 256
@@ -50,6 +50,13 @@ def held_out_rows(encoded: Path, count: int) -> list[dict[str, Any]]:
     ]
 
 
+def _needs_bytes(inputs: Mapping[str, Path]) -> int:
+    """Return the size of the base's weights, which the merged model has too."""
+    from swiftcore.models import model_facts
+
+    return model_facts(inputs["model"])["size_bytes"]
+
+
 def _numbers(fields: dict[str, Any]) -> dict[str, float]:
     return {
         key: float(value)
@@ -58,4 +65,4 @@ def _numbers(fields: dict[str, Any]) -> dict[str, float]:
     }
 
 
-MERGE = Stage("merge", 1, _config, _run, needs_bytes=lambda inputs: weights_bytes(inputs["model"]))
+MERGE = Stage("merge", 1, _config, _run, needs_bytes=_needs_bytes)

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from swiftcore.artifacts import Artifact, Identity, Outcome, Produced, Store, WorkArea, make
 from swiftcore.artifacts.lease import Owner
+from swiftcore.artifacts.space import require_room
 from swiftcore.errors import DataError, RecipeError
 from swiftcore.progress import Progress, Silent
 from swiftcore.recipe import Runtime
@@ -59,6 +60,7 @@ def run_stage(
 
     Raises:
         ArtifactDamaged: an input artifact was altered since it was looked up.
+        StoreFull: there is no room for what the stage writes.
         DataError: an input file was edited while the stage read it; nothing was published.
     """
     identity = call.identity(store)
@@ -66,6 +68,7 @@ def run_stage(
 
     def body(area: WorkArea) -> Produced:
         _verify_inputs(call, store)
+        require_room(store.root, call.stage.needs_bytes(paths))
         run = StageRun(call.recipe, paths, area, runtime, progress or Silent(), on_metrics)
         produced = call.stage.run(run)
         _refuse_moving_inputs(call, identity, store)
@@ -76,7 +79,6 @@ def run_stage(
         identity,
         body,
         measured=call.stage.measured,
-        required_bytes=call.stage.needs_bytes(paths),
         wait_seconds=runtime.lease_wait_seconds,
         on_wait=on_wait,
     )

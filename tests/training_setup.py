@@ -1,0 +1,91 @@
+"""A tiny base model, encoded rows and jobs for the tests of training and export."""
+
+import json
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from swiftcore.models import build_scratch
+from swiftcore.recipe import ScratchModel, TrainSection, TunerSection
+from swiftcore.training import TrainJob
+
+TEXTS = [
+    "the quick brown fox jumps over the lazy dog",
+    "What is the weather in Paris tomorrow? Book 2 seats on the 7:45 train.",
+    "Grüße aus Köln, naïve café, 東京 и Москва 🙂",
+] * 5
+SHAPE = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "vocab_size": 330,
+    "max_position_embeddings": 256,
+}
+SCHEMA = pa.schema(
+    [
+        ("input_ids", pa.list_(pa.int32())),
+        ("labels", pa.list_(pa.int32())),
+        ("loss_scale", pa.list_(pa.float32())),
+        ("row", pa.int64()),
+    ]
+)
+
+
+def tiny_base(folder: Path, **shape) -> Path:
+    return build_scratch(ScratchModel(**{**SHAPE, **shape}), folder, texts=TEXTS)
+
+
+def counting_rows(num_rows: int, *, seed: int = 0, labelled: bool = True) -> list[dict]:
+    """Rows of rising token ids, which a tiny model learns within a few steps."""
+    rng = random.Random(seed)
+    rows = []
+    for row in range(num_rows):
+        start, length = rng.randrange(20, 60), rng.randrange(8, 20)
+        ids = list(range(start, start + length))
+        labels = [-100] * 2 + ids[2:] if labelled else [-100] * length
+        rows.append({"input_ids": ids, "labels": labels, "loss_scale": None, "row": row})
+    return rows
+
+
+def write_encoded(folder: Path, train: list[dict], val: list[dict] | None = None) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(train, SCHEMA), folder / "train.parquet")
+    if val:
+        pq.write_table(pa.Table.from_pylist(val, SCHEMA), folder / "val.parquet")
+    (folder / "swift_template.json").write_text(json.dumps({"template": "qwen2_5", "schema": 1}))
+    return folder
+
+
+def make_job(root: Path, base: Path, encoded: Path, *, tuner: dict | None = None, **train):
+    settings = {
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "num_train_epochs": 4,
+        "learning_rate": 1e-2,
+        "logging_steps": 3,
+        "save_steps": 4,
+        "gradient_checkpointing": False,
+        **train,
+    }
+    return TrainJob(
+        train=TrainSection(**settings),
+        tuner=TunerSection(**(tuner or {})),
+        model_dir=base,
+        encoded_dir=encoded,
+        work_dir=root / "work",
+        out_dir=root / "out",
+    )
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+def timeless(lines: list[dict]) -> list[dict]:
+    return [{key: value for key, value in line.items() if key != "time"} for line in lines]

@@ -150,6 +150,9 @@ class Cancelled(SwiftError):
 class TrainingFailed(SwiftError, RuntimeError):
     """The training process ended without a model: non-finite loss, no label, or a crash."""
 
+    exit_code = 4
+    title = "training failed"
+
 
 class ArtifactDamaged(SwiftError, RuntimeError):
     """Files differ from the record that names them."""

@@ -25,8 +25,10 @@ def write_recipe(path: Path, values: dict) -> Path:
     return path
 
 
-def tiny_recipes(folder: Path, *, max_steps: int = 4) -> tuple[Path, Path]:
-    """Write the data and the recipes `tiny_base` and `tiny` below a folder; return both paths."""
+def tiny_recipes(
+    folder: Path, *, max_steps: int = 4, base_name: str = "tiny_base", name: str = "tiny"
+) -> tuple[Path, Path]:
+    """Write the data and two recipes, a base and a road, below a folder; return both paths."""
     rows = agent.splits({"train": 48, "val": 8, "test": 6}, seed=7)
     files = {
         split: write_rows(folder / f"data/{split}.jsonl", list(rows[split]))
@@ -34,9 +36,9 @@ def tiny_recipes(folder: Path, *, max_steps: int = 4) -> tuple[Path, Path]:
     }
     text = write_rows(folder / "data/corpus.jsonl", list(corpus.documents(200, seed=7)))
     base = write_recipe(
-        folder / "recipes/tiny_base.yaml",
+        folder / f"recipes/{base_name}.yaml",
         {
-            "name": "tiny_base",
+            "name": base_name,
             "model": {
                 "scratch": {
                     "hidden_size": 64,
@@ -57,9 +59,9 @@ def tiny_recipes(folder: Path, *, max_steps: int = 4) -> tuple[Path, Path]:
         },
     )
     road = write_recipe(
-        folder / "recipes/tiny.yaml",
+        folder / f"recipes/{name}.yaml",
         {
-            "name": "tiny",
+            "name": name,
             "model": {"model": f"recipe:{base}", "torch_dtype": "float32"},
             "data": {
                 "dataset": [str(files["train"])],
@@ -73,7 +75,7 @@ def tiny_recipes(folder: Path, *, max_steps: int = 4) -> tuple[Path, Path]:
             "quantize": {"min_recovery": 0.0, "quant_n_samples": 8},
             "evaluate": {"metrics": ["agent", "rouge"], "max_new_tokens": 8, "num_bootstrap": 100},
             # An untrained model has no score to speak of: these tests are about the road.
-            "deploy": {"name": "tiny", "gate": {"min_value": 0.0, "min_recovery": 0.0}},
+            "deploy": {"name": name, "gate": {"min_value": 0.0, "min_recovery": 0.0}},
             "runtime": {"store": str(folder / "store"), "num_threads": 1, "port": 0},
         },
     )

@@ -269,3 +269,20 @@ def test_failing_step_ends_its_requests_and_the_next_ones_are_served(engine, pro
         assert answers[0].completion_tokens
     finally:
         batcher.close()
+
+
+def test_long_prompts_are_prefilled_in_groups_with_the_same_answers(engine, prompts, monkeypatch):
+    from swiftcore.generation import rows
+
+    expected = engine.generate(prompts, GREEDY, batch_size=16)
+    monkeypatch.setattr(rows, "_PREFILL_TOKENS", {"cpu": 16})
+    sizes = []
+    real = rows.RowBatch._admit
+    monkeypatch.setattr(
+        rows.RowBatch,
+        "_admit",
+        lambda self, group: (sizes.append(len(group)), real(self, group))[1],
+    )
+    assert engine.generate(prompts, GREEDY, batch_size=16) == expected
+    assert sum(sizes) == len(prompts)
+    assert len(sizes) > 4

@@ -1,0 +1,150 @@
+"""From prompts to answers step by step: the loop that offline, streamed and served work share."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from swiftcore.generation.params import Completion, Decode, Delta, FinishReason, SamplingParams
+from swiftcore.generation.rows import RowBatch
+from swiftcore.generation.sampling import Choice, choose
+from swiftcore.generation.text import IncrementalText
+
+
+@dataclass
+class Request:
+    """One answer in the making.
+
+    Args:
+        prompt: token ids.
+        params: how to answer.
+        index: which of several answers with one seed this is.
+        streamed: text is wanted as it grows; otherwise it is decoded once, at the end.
+    """
+
+    prompt: list[int]
+    params: SamplingParams
+    index: int = 0
+    streamed: bool = False
+    tokens: list[int] = field(default_factory=list)
+
+
+@dataclass
+class _Row:
+    request: Request
+    choice: Choice
+    limit: int
+    text: IncrementalText | None
+    shown: str = ""
+    ended: bool = False
+
+
+class Decoder:
+    """Generates for a changing set of requests, one token each a step.
+
+    Args:
+        rows: the model's batch.
+        stop_tokens: ids that end an answer.
+        decode: turns (token ids, skip special tokens) into text.
+        max_model_len: most tokens of prompt and answer together.
+    """
+
+    def __init__(
+        self, rows: RowBatch, stop_tokens: frozenset[int], decode: Decode, max_model_len: int
+    ) -> None:
+        self._batch = rows
+        self._stop_tokens = stop_tokens
+        self._decode = decode
+        self._max_model_len = max_model_len
+        self._rows: list[_Row] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def can_admit(self) -> bool:
+        """Tell whether requests may join now."""
+        return self._batch.flexible or not self._rows
+
+    def admit(self, requests: Sequence[Request]) -> list[tuple[Request, Delta]]:
+        """Start requests together and return their first pieces."""
+        logits = self._batch.admit([request.prompt for request in requests])
+        new = [self._open(request) for request in requests]
+        tokens = choose(logits, [row.choice for row in new])
+        self._rows.extend(new)
+        return self._take(new, tokens)
+
+    def step(self) -> list[tuple[Request, Delta]]:
+        """Generate one more token for every request and return what became certain."""
+        logits = self._batch.step([row.request.tokens[-1] for row in self._rows])
+        tokens = choose(logits, [row.choice for row in self._rows])
+        return self._take(self._rows, tokens)
+
+    def drop(self, unwanted: Callable[[Request], bool]) -> None:
+        """Stop generating for requests nobody waits for."""
+        self._end([row for row in self._rows if unwanted(row.request)])
+
+    def _open(self, request: Request) -> _Row:
+        params = request.params
+        text = None
+        if request.streamed or params.stop:
+            text = IncrementalText(
+                lambda ids: self._decode(ids, params.skip_special_tokens), params.stop
+            )
+        seen = list(request.prompt) if params.repetition_penalty != 1 else []
+        limit = min(params.max_new_tokens, self._max_model_len - len(request.prompt))
+        return _Row(request, Choice(params, seen, request.index), limit, text)
+
+    def _take(self, rows: list[_Row], tokens: list[int]) -> list[tuple[Request, Delta]]:
+        deltas, finished = [], []
+        for row, token in zip(rows, tokens, strict=True):
+            if row.ended:
+                continue
+            delta = self._advance(row, token)
+            if delta.completion:
+                finished.append(row)
+            if delta.completion or delta.text:
+                deltas.append((row.request, delta))
+        self._end(finished)
+        return deltas
+
+    def _end(self, rows: list[_Row]) -> None:
+        if not rows:
+            return
+        for row in rows:
+            row.ended = True
+        going = [i for i, row in enumerate(self._rows) if not row.ended]
+        if going and not self._batch.flexible:
+            return  # ended rows ride along until the last one ends
+        self._batch.keep(going)
+        self._rows = [self._rows[i] for i in going]
+
+    def _advance(self, row: _Row, token: int) -> Delta:
+        request = row.request
+        request.tokens.append(token)
+        if row.choice.params.repetition_penalty != 1:
+            row.choice.seen.append(token)
+        ended = token in self._stop_tokens and not request.params.ignore_eos
+        piece = row.text.push(token) if row.text and not ended else ""
+        reason: FinishReason | None = None
+        if ended or (row.text and row.text.stopped):
+            reason = "stop"
+        elif len(request.tokens) >= row.limit:
+            reason = "length"
+        if reason is None:
+            row.shown += piece
+            return Delta(piece)
+        return self._finish(row, piece, reason, ended)
+
+    def _finish(self, row: _Row, piece: str, reason: FinishReason, ended: bool) -> Delta:
+        request = row.request
+        if row.text:
+            # The held text may complete nothing more, but a stop string can end in the last bytes.
+            piece += row.text.finish()
+            reason = "stop" if row.text.stopped else reason
+            text = row.shown + piece
+        else:
+            visible = request.tokens[:-1] if ended else request.tokens
+            text = piece = self._decode(visible, request.params.skip_special_tokens)
+        completion = Completion(
+            request.tokens, text, reason, len(request.prompt), len(request.tokens)
+        )
+        return Delta(piece if request.streamed else "", completion)

@@ -1,0 +1,234 @@
+"""The transformers engine: batched generation with any causal language model."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from swiftcore.errors import UsageError
+from swiftcore.generation.decoding import Decoder, Request
+from swiftcore.generation.params import Completion, Delta, SamplingParams
+from swiftcore.generation.rows import RowBatch
+from swiftcore.progress import Progress, Silent
+
+_DEFAULT_MODEL_LEN = 2048
+
+
+class TransformersEngine:
+    """Answers token prompts with a model in this process.
+
+    One thread generates at a time; a second caller waits. To serve many callers together, use
+    `Batcher`.
+
+    Args:
+        model: causal language model, on its device.
+        tokenizer: its tokenizer.
+        stop_words: further strings that end an answer, as the chat template says. One that is a
+            single token ends by id; others are added to every request's stop strings.
+        max_model_len: most tokens of prompt and answer; default: what the model was made for.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        stop_words: Sequence[str] = (),
+        max_model_len: int | None = None,
+    ) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        trained = getattr(model.config, "max_position_embeddings", None) or _DEFAULT_MODEL_LEN
+        self.max_model_len = min(max_model_len or trained, trained)
+        self.vocab_size = _vocab_size(model)
+        self.stop_tokens, self.stop_strings = _stops(model, tokenizer, stop_words)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(
+        cls,
+        model_dir: Path | str,
+        *,
+        adapter_dir: Path | str | None = None,
+        device: str = "cpu",
+        num_threads: int | None = None,
+        dtype: str | None = None,
+        stop_words: Sequence[str] = (),
+        max_model_len: int | None = None,
+    ) -> "TransformersEngine":
+        """Load a model folder, with an adapter over it where one is given.
+
+        `num_threads` sets torch's CPU threads for the whole process.
+
+        Raises:
+            ModelMissing: there is no model in `model_dir`.
+        """
+        from swiftcore.models import load_adapted_model, load_model, load_tokenizer
+
+        if num_threads:
+            torch.set_num_threads(num_threads)
+        model_dir = Path(model_dir)
+        tokenizer = load_tokenizer(model_dir)
+        if adapter_dir is None:
+            model = load_model(model_dir, device=device, dtype=dtype)
+        else:
+            model = load_adapted_model(model_dir, Path(adapter_dir), device=device, dtype=dtype)
+        # A PeftModel has the interface of the model it wraps.
+        model = cast(PreTrainedModel, model)
+        return cls(model, tokenizer, stop_words=stop_words, max_model_len=max_model_len)
+
+    def generate(
+        self,
+        prompts: Sequence[list[int]],
+        params: SamplingParams,
+        *,
+        batch_size: int,
+        progress: Progress | None = None,
+    ) -> list[Completion]:
+        """Answer all prompts, `batch_size` at a time.
+
+        Prompts of similar length are prefilled together, and when half of the rows have ended
+        others take their place. Results come in input order, `num_return` in a row for each prompt,
+        and are the same for the same seed.
+
+        Raises:
+            UsageError: a prompt is empty, or leaves no room for an answer; it says which one.
+        """
+        if batch_size < 1:
+            raise UsageError("batch_size must be at least 1", found=batch_size)
+        for position, prompt in enumerate(prompts):
+            self.check_prompt(prompt, where=f"prompt {position}")
+        count = params.num_return
+        requests = [
+            self.request(prompt, params, index=position * count + i)
+            for position, prompt in enumerate(prompts)
+            for i in range(count)
+        ]
+        finished = self._run(requests, batch_size, progress or Silent())
+        return [finished[id(request)] for request in requests]
+
+    def stream(self, prompt: list[int], params: SamplingParams) -> Iterator[Delta]:
+        """Answer one prompt piece by piece; the last piece carries the completion.
+
+        Raises:
+            UsageError: the prompt is empty or too long, or `num_return` is not 1.
+        """
+        if params.num_return != 1:
+            raise UsageError("a stream has one answer; leave num_return at 1")
+        self.check_prompt(prompt, where="prompt")
+        return self._stream(self.request(prompt, params, streamed=True))
+
+    def request(
+        self, prompt: list[int], params: SamplingParams, *, index: int = 0, streamed: bool = False
+    ) -> Request:
+        """Return a request with this engine's own stop strings added."""
+        if self.stop_strings and not params.ignore_eos:
+            params = replace(params, stop=(*params.stop, *self.stop_strings))
+        return Request(list(prompt), params, index, streamed)
+
+    def decoder(self) -> Decoder:
+        """Return a fresh decoding loop over this engine's model."""
+        pad = self.tokenizer.pad_token_id
+        return Decoder(
+            RowBatch(self.model, pad if isinstance(pad, int) else 0),
+            self.stop_tokens,
+            self.decode,
+            self.max_model_len,
+        )
+
+    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+        """Return the text of token ids, exactly as they stand."""
+        text = self.tokenizer.decode(
+            ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
+        )
+        return cast(str, text)
+
+    def check_prompt(self, prompt: Sequence[int], *, where: str) -> None:
+        """Refuse a prompt that can't be answered.
+
+        Raises:
+            UsageError: it is empty, leaves no room, or holds ids the model doesn't have.
+        """
+        if not prompt:
+            raise UsageError("the prompt has no tokens", where=where)
+        if len(prompt) >= self.max_model_len:
+            raise UsageError(
+                "the prompt leaves no room for an answer",
+                where=where,
+                found=f"{len(prompt)} tokens",
+                expected=f"fewer than {self.max_model_len}",
+                do="shorten the prompt, or serve with a larger max_model_len",
+            )
+        if min(prompt) < 0 or max(prompt) >= self.vocab_size:
+            raise UsageError(
+                "the prompt holds a token id that the model doesn't have",
+                where=where,
+                found=f"ids from {min(prompt)} to {max(prompt)}",
+                expected=f"ids from 0 to {self.vocab_size - 1}",
+            )
+
+    def _run(
+        self, requests: list[Request], batch_size: int, progress: Progress
+    ) -> dict[int, Completion]:
+        # Longest first: memory problems show at once, and the last batches are the quick ones.
+        waiting = sorted(requests, key=lambda request: len(request.prompt))
+        finished: dict[int, Completion] = {}
+        generated = 0
+        with self._lock, torch.inference_mode():
+            decoder = self.decoder()
+            while waiting or len(decoder):
+                free = batch_size - len(decoder)
+                if waiting and decoder.can_admit and 2 * free >= batch_size:
+                    group = [waiting.pop() for _ in range(min(free, len(waiting)))]
+                    deltas = decoder.admit(group)
+                else:
+                    deltas = decoder.step()
+                for request, delta in deltas:
+                    if delta.completion:
+                        finished[id(request)] = delta.completion
+                        generated += delta.completion.completion_tokens
+                        progress.update(
+                            len(finished), len(requests), f"{generated} tokens generated"
+                        )
+        return finished
+
+    def _stream(self, request: Request) -> Iterator[Delta]:
+        with self._lock:
+            decoder = self.decoder()
+            with torch.inference_mode():
+                deltas = decoder.admit([request])
+            while True:
+                for _, delta in deltas:
+                    yield delta
+                if not len(decoder):
+                    return
+                with torch.inference_mode():
+                    deltas = decoder.step()
+
+
+def _vocab_size(model: PreTrainedModel) -> int:
+    embeddings = cast(torch.nn.Embedding, model.get_input_embeddings())
+    return embeddings.weight.shape[0]
+
+
+def _stops(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop_words: Sequence[str]
+) -> tuple[frozenset[int], tuple[str, ...]]:
+    """Return the ids that end an answer, and the stop words that are more than one token."""
+    ids: set[int] = set()
+    configs = (getattr(model, "generation_config", None), model.config, tokenizer)
+    for source in configs:
+        eos = getattr(source, "eos_token_id", None)
+        ids.update([eos] if isinstance(eos, int) else eos or [])
+    strings = []
+    vocabulary = tokenizer.get_vocab()
+    for word in stop_words:
+        if word in vocabulary:
+            ids.add(vocabulary[word])
+        elif word:
+            strings.append(word)
+    return frozenset(ids), tuple(strings)

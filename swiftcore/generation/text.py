@@ -1,0 +1,70 @@
+"""Turning tokens into text one at a time: no half characters, no trace of a stop string."""
+
+from collections.abc import Callable, Sequence
+
+_INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
+
+
+class IncrementalText:
+    """Text of a growing token sequence, released only when it can't change any more.
+
+    A token may hold part of a character, so text that ends in a replacement character is held until
+    its other bytes arrive. A suffix that could still become a stop string is held as well. The
+    pieces given out add up to the decoded sequence, cut before the first stop string.
+
+    Args:
+        decode: turns token ids into text.
+        stop: strings that end the text.
+    """
+
+    def __init__(self, decode: Callable[[list[int]], str], stop: Sequence[str] = ()) -> None:
+        self._decode = decode
+        self._stop = tuple(stop)
+        self._tokens: list[int] = []
+        # Tokens before _context are never decoded again; those up to _decoded are only decoded
+        # again as context, because a decoder may write a token differently at the start of a text.
+        self._context = 0
+        self._decoded = 0
+        self._context_text = ""
+        self._held = ""
+        self.stopped = False
+
+    def push(self, token: int) -> str:
+        """Take the next token and return the text that is certain now (often empty)."""
+        self._tokens.append(token)
+        text = self._decode(self._tokens[self._context :])
+        if len(text) <= len(self._context_text) or text.endswith(_INCOMPLETE):
+            return ""
+        piece = text[len(self._context_text) :]
+        self._context, self._decoded = self._decoded, len(self._tokens)
+        self._context_text = self._decode(self._tokens[self._context :])
+        return self._release(piece)
+
+    def finish(self) -> str:
+        """Return what was held back, once no token can follow."""
+        if self.stopped:
+            return ""
+        text = self._decode(self._tokens[self._context :])
+        piece = self._release(text[len(self._context_text) :])
+        rest, self._held = self._held, ""
+        return piece + rest
+
+    def _release(self, piece: str) -> str:
+        text = self._held + piece
+        starts = [start for stop in self._stop if (start := text.find(stop)) >= 0]
+        if starts:
+            self.stopped, self._held = True, ""
+            return text[: min(starts)]
+        keep = self._open_suffix(text)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def _open_suffix(self, text: str) -> int:
+        """Return the length of the longest suffix that begins a stop string."""
+        longest = 0
+        for stop in self._stop:
+            for length in range(min(len(stop) - 1, len(text)), longest, -1):
+                if text.endswith(stop[:length]):
+                    longest = length
+                    break
+        return longest

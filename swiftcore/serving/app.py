@@ -1,0 +1,268 @@
+"""The HTTP routes of a served model: OpenAI's chat and completions API, and two health checks."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from swiftcore.generation.params import Delta
+from swiftcore.serving.api_errors import ApiError
+from swiftcore.serving.chat import read_answer
+from swiftcore.serving.guard import Guard, read_body
+from swiftcore.serving.protocol import ChatRequest, CompletionRequest, GenerationRequest, parse
+from swiftcore.serving.replies import (
+    DONE,
+    Reply,
+    chat_choice,
+    chat_delta,
+    event,
+    text_choice,
+    usage,
+)
+from swiftcore.serving.service import ModelService, Prompt
+
+logger = logging.getLogger(__name__)
+ResultT = TypeVar("ResultT")
+Choices = Callable[[int, Delta], list[dict[str, Any]]]
+
+
+def create_app(service: ModelService, *, api_key: str | None = None) -> FastAPI:
+    """Return the application that serves one model.
+
+    Args:
+        service: the model.
+        api_key: what clients must send as bearer token on /v1 routes; None lets everyone in.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(service.batcher.close)
+
+    app = FastAPI(
+        title="swiftcore", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
+    )
+    app.add_middleware(Guard, limits=service.limits, api_key=api_key)
+    _handle_errors(app)
+    _add_health(app, service)
+    _add_routes(app, service)
+    return app
+
+
+def _handle_errors(app: FastAPI) -> None:
+    @app.exception_handler(ApiError)
+    async def refused(_: Request, error: ApiError) -> JSONResponse:
+        return JSONResponse(error.body(), error.status, error.headers)
+
+    @app.exception_handler(HTTPException)
+    async def unrouted(request: Request, error: HTTPException) -> JSONResponse:
+        word = "unknown_url" if error.status_code == 404 else "method_not_allowed"
+        message = f"{error.detail}: {request.method} {request.url.path}"
+        body = ApiError(error.status_code, message, code=word).body()
+        return JSONResponse(body, error.status_code, error.headers)
+
+
+def _add_health(app: FastAPI, service: ModelService) -> None:
+    @app.get("/health")
+    async def health() -> Response:
+        alive = service.batcher.alive
+        return JSONResponse({"status": "ok" if alive else "failed"}, 200 if alive else 503)
+
+    @app.get("/ready")
+    async def ready() -> Response:
+        alive = service.batcher.alive
+        body = {"status": "ready" if alive else "failed", "model": service.names[0]}
+        return JSONResponse({**body, "fingerprint": service.fingerprint}, 200 if alive else 503)
+
+
+def _add_routes(app: FastAPI, service: ModelService) -> None:
+    reply_to = _Answering(service)
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [_model(service, name) for name in service.names]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        service.check_model(name)
+        return _model(service, name)
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> Response:
+        asked = parse(ChatRequest, await read_body(request, service.limits))
+        service.check_model(asked.model)
+        return await reply_to.chat(request, asked, await service.chat_prompt(asked))
+
+    @app.post("/v1/completions")
+    async def completions(request: Request) -> Response:
+        asked = parse(CompletionRequest, await read_body(request, service.limits))
+        service.check_model(asked.model)
+        return await reply_to.plain(request, asked, await service.completion_prompts(asked))
+
+
+def _model(service: ModelService, name: str) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "swiftcore",
+        "max_model_len": service.max_model_len,
+    }
+
+
+class _Answering:
+    """Turns prompts into responses, streamed or not."""
+
+    def __init__(self, service: ModelService) -> None:
+        self._service = service
+
+    async def chat(self, request: Request, asked: ChatRequest, prompt: Prompt) -> Response:
+        reply = Reply(asked.model, chat=True, fingerprint=self._service.fingerprint)
+        with_tools = asked.wants_tool_calls
+        template = self._service.template
+        if asked.stream:
+            writer = _ChatWriter(template, with_tools)
+            return self._stream(asked, reply, [prompt], writer.opening, writer.choices)
+        completions = await self._complete(request, [prompt])
+        choices = [
+            chat_choice(
+                i, read_answer(template, done.text, with_tools=with_tools), done.finish_reason
+            )
+            for i, done in enumerate(completions)
+        ]
+        counts = usage(len(prompt.tokens), completions)
+        return JSONResponse(reply.whole(choices, counts))
+
+    async def plain(
+        self, request: Request, asked: CompletionRequest, prompts: list[Prompt]
+    ) -> Response:
+        reply = Reply(asked.model, chat=False, fingerprint=self._service.fingerprint)
+        if asked.stream:
+            return self._stream(asked, reply, prompts, lambda _: [], _text_choices)
+        completions = await self._complete(request, prompts)
+        choices = [text_choice(i, c.text, c.finish_reason) for i, c in enumerate(completions)]
+        counts = usage(sum(len(prompt.tokens) for prompt in prompts), completions)
+        return JSONResponse(reply.whole(choices, counts))
+
+    async def _complete(self, request: Request, prompts: list[Prompt]) -> list[Any]:
+        limit = self._service.limits.request_timeout_seconds
+        return await _while_connected(request, self._service.complete(prompts), limit)
+
+    def _stream(
+        self,
+        asked: GenerationRequest,
+        reply: Reply,
+        prompts: list[Prompt],
+        opening: Callable[[int], list[dict[str, Any]]],
+        choices: Choices,
+    ) -> Response:
+        body = self._events(asked, reply, prompts, opening, choices)
+        return StreamingResponse(
+            body,
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+        )
+
+    async def _events(
+        self,
+        asked: GenerationRequest,
+        reply: Reply,
+        prompts: list[Prompt],
+        opening: Callable[[int], list[dict[str, Any]]],
+        choices: Choices,
+    ) -> AsyncIterator[bytes]:
+        completions = []
+        try:
+            async with asyncio.timeout(self._service.limits.request_timeout_seconds):
+                for index in range(sum(prompt.params.num_return for prompt in prompts)):
+                    for choice in opening(index):
+                        yield event(reply.chunk([choice]))
+                async for index, delta in self._service.deltas(prompts, streamed=True):
+                    for choice in choices(index, delta):
+                        yield event(reply.chunk([choice]))
+                    if delta.completion:
+                        completions.append(delta.completion)
+        except TimeoutError:
+            yield event(_too_slow().body())
+            return
+        except ApiError as error:
+            logger.error("a stream ended early: %s", error.__cause__ or error)
+            yield event(error.body())
+            return
+        if asked.include_usage:
+            counts = usage(sum(len(prompt.tokens) for prompt in prompts), completions)
+            yield event(reply.chunk([], counts))
+        yield DONE
+
+
+class _ChatWriter:
+    """Writes the streamed events of chat answers.
+
+    With tools in the request an answer is held until it is complete: only then is it certain which
+    part of it is text and which part a call.
+    """
+
+    def __init__(self, template: Any, with_tools: bool) -> None:
+        self._template = template
+        self._with_tools = with_tools
+
+    def opening(self, index: int) -> list[dict[str, Any]]:
+        return [chat_delta(index, {"role": "assistant", "content": ""})]
+
+    def choices(self, index: int, delta: Delta) -> list[dict[str, Any]]:
+        done = delta.completion
+        if not self._with_tools:
+            pieces = [chat_delta(index, {"content": delta.text})] if delta.text else []
+            return pieces + ([chat_delta(index, {}, done.finish_reason)] if done else [])
+        if done is None:
+            return []
+        answer = read_answer(self._template, done.text, with_tools=True)
+        pieces = [chat_delta(index, {"content": answer.content})] if answer.content else []
+        for position, call in enumerate(answer.tool_calls):
+            pieces.append(chat_delta(index, {"tool_calls": [{"index": position, **call}]}))
+        reason = "tool_calls" if answer.tool_calls else done.finish_reason
+        return [*pieces, chat_delta(index, {}, reason)]
+
+
+def _text_choices(index: int, delta: Delta) -> list[dict[str, Any]]:
+    done = delta.completion
+    if not delta.text and not done:
+        return []
+    return [text_choice(index, delta.text, done.finish_reason if done else None)]
+
+
+async def _while_connected(
+    request: Request, work: Awaitable[ResultT], limit_seconds: float
+) -> ResultT:
+    """Wait for work, and cancel it when the client leaves or time is up.
+
+    Raises:
+        ApiError: 504 when time is up; 499 (nobody reads it) when the client left.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, timeout=limit_seconds, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        if gone.done():
+            raise ApiError(499, "the client closed the connection", code="client_closed")
+        raise _too_slow()
+    finally:
+        gone.cancel()
+        task.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _too_slow() -> ApiError:
+    return ApiError(504, "the answer took too long and was stopped", code="timeout")

@@ -1,0 +1,140 @@
+"""What is served: a release, the answers it must repeat, and the outcome of a deployment."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Release:
+    """One version of one model, ready to be served.
+
+    Args:
+        fingerprint: identity; two releases with one fingerprint are the same.
+        name: endpoint and model name.
+        version: registered version, if any; clients may ask for `name@version`.
+        model_dir: model folder.
+        adapter_dir: adapter folder, if the model is served with one.
+        digest: tree digest of the served files, for the record.
+        aliases: further model names.
+        device, num_threads, dtype, max_batch_size, max_model_len, max_new_tokens,
+        max_concurrent_requests: as the server's flags of these names.
+        server: python module that serves; it takes the flags of `swiftcore.serving.server`.
+    """
+
+    fingerprint: str
+    name: str
+    version: str | None
+    model_dir: Path
+    adapter_dir: Path | None = None
+    digest: str | None = None
+    aliases: tuple[str, ...] = ()
+    device: str = "cpu"
+    num_threads: int | None = None
+    dtype: str | None = None
+    max_batch_size: int = 8
+    max_model_len: int | None = None
+    max_new_tokens: int = 512
+    max_concurrent_requests: int = 64
+    server: str = "swiftcore.serving.server"
+
+    def __post_init__(self) -> None:
+        # The server runs in another folder.
+        object.__setattr__(self, "model_dir", Path(self.model_dir).absolute())
+        if self.adapter_dir is not None:
+            object.__setattr__(self, "adapter_dir", Path(self.adapter_dir).absolute())
+        object.__setattr__(self, "aliases", tuple(self.aliases))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every model name clients may use, the main one first."""
+        versioned = (f"{self.name}@{self.version}",) if self.version else ()
+        return tuple(dict.fromkeys((self.name, *versioned, *self.aliases)))
+
+    @property
+    def label(self) -> str:
+        """Short text for messages and logs."""
+        version = f"@{self.version}" if self.version else ""
+        return f"{self.name}{version} ({self.fingerprint[:12]})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the release as JSON-ready fields."""
+        fields = dataclasses.asdict(self)
+        fields["model_dir"] = str(self.model_dir)
+        fields["adapter_dir"] = None if self.adapter_dir is None else str(self.adapter_dir)
+        fields["aliases"] = list(self.aliases)
+        return fields
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "Release":
+        """Rebuild a release from `as_dict`."""
+        return cls(**fields)
+
+    def files(self) -> list[tuple[str, int, int]]:
+        """Return (path, size, mtime in ns) of every served file: cheap evidence of a change."""
+        folders = [self.model_dir, *([self.adapter_dir] if self.adapter_dir else [])]
+        found = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+        stats = [(str(path), path.stat()) for path in sorted(found)]
+        return [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+
+    def command(self) -> list[str]:
+        """Return the server's flags for this release, without address and parent."""
+        flags = ["--model", str(self.model_dir), "--name", self.names[0]]
+        for alias in self.names[1:]:
+            flags += ["--alias", alias]
+        optional = {
+            "--adapter": self.adapter_dir,
+            "--device": self.device,
+            "--num-threads": self.num_threads,
+            "--dtype": self.dtype,
+            "--max-batch-size": self.max_batch_size,
+            "--max-model-len": self.max_model_len,
+            "--max-new-tokens": self.max_new_tokens,
+            "--max-concurrent-requests": self.max_concurrent_requests,
+            "--fingerprint": self.fingerprint,
+        }
+        for flag, value in optional.items():
+            if value is not None:
+                flags += [flag, str(value)]
+        return flags
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A greedy answer that the endpoint must repeat letter by letter.
+
+    Args:
+        expected: the answer's text as the engine gave it, tool calls included.
+        messages: conversation, as a standard row has it; or
+        prompt_ids: the prompt as tokens.
+        tools: the row's tools: JSON text, or a list.
+        max_tokens: longest answer when `expected` was made.
+    """
+
+    expected: str
+    messages: list[dict[str, Any]] | None = None
+    tools: str | list[dict[str, Any]] | None = None
+    prompt_ids: list[int] | None = None
+    max_tokens: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the golden answer as JSON-ready fields."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class DeployResult:
+    """An endpoint that answers.
+
+    `reused` tells that the release was there already and nothing was restarted.
+    """
+
+    url: str
+    pid: int
+    version: str | None
+    previous: str | None
+    seconds: float
+    golden_matched: int
+    reused: bool = False
+    fingerprint: str = field(default="")

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from swiftcore.artifacts import Artifact, Store
+from swiftcore.artifacts import Artifact, DigestCache, InputRef, Store
 from swiftcore.cli.options import Parser, add_store, opened_store, print_json
 from swiftcore.cli.status import served_label
 from swiftcore.errors import UsageError
 from swiftcore.recipe import Runtime
-from swiftcore.stages.contract import input_ref
+from swiftcore.stages.contract import StageInput, input_ref
 from swiftcore.stages.deploy import serving_root
 from swiftcore.stages.resolve import resolve_reference
 
@@ -68,14 +68,31 @@ def _start(store: Store, reference: str, name: str, host: str, port: int, as_jso
         state_dir=serving_root(store) / name,
         host=host,
         port=port,
-        golden=[],
         start_timeout_seconds=runtime.start_timeout_seconds,
+        verify=lambda _: verify_unchanged(store, found, ref),
     )
     if as_json:
         print_json({"url": result.url, "pid": result.pid})
     else:
         print(f"serving {name} at {result.url}; stop it with: swift deploy --stop --name {name}")
     return 0
+
+
+def verify_unchanged(store: Store, model: StageInput, ref: InputRef) -> None:
+    """Read the model's files again before they are served.
+
+    Raises:
+        ArtifactDamaged: an artifact no longer matches its record.
+        UsageError: a folder of the user's changed since it was named.
+    """
+    if isinstance(model, Artifact):
+        store.verify(model, thorough=True)
+    elif input_ref(model, DigestCache(None)).digest != ref.digest:
+        raise UsageError(
+            "The model's files are changing while they are about to be served.",
+            where=ref.label,
+            do="wait until the copy is complete, then deploy again",
+        )
 
 
 def _status(store: Store, *, as_json: bool) -> int:

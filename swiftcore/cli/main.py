@@ -13,7 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from types import FrameType
 
 from swiftcore.errors import Cancelled, SwiftError, UsageError
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(usage())
             return 0 if arguments else UsageError.exit_code
         if arguments[0] == "--version":
-            print(importlib.metadata.version("swiftcore"))
+            print(version("swiftcore"))
             return 0
         return _command(arguments[0])(arguments)
     except SwiftError as err:

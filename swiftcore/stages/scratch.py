@@ -30,7 +30,8 @@ def _texts(dataset: Path) -> Iterator[str]:
     from swiftcore.data import load_rows
 
     for row in load_rows(dataset, "train"):
-        yield from (str(message.get("content") or "") for message in row["messages"])
+        messages: Any = row["messages"]
+        yield from (str(message.get("content") or "") for message in messages)
 
 
 SCRATCH = Stage("scratch", 1, _config, _run)

@@ -1,0 +1,196 @@
+"""Loading models and tokenizers from local folders: safetensors only, no code from the folder.
+
+A checkpoint that lacks a tensor is refused. transformers would fill the gap with random numbers and
+a warning, and the damage would show as a bad score much later.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swiftcore.errors import ArtifactDamaged, ModelMissing, SwiftError, UsageError
+from swiftcore.models.facts import safetensors_header
+from swiftcore.models.files import (
+    ADAPTER_WEIGHTS,
+    read_json,
+    require_adapter_folder,
+    require_model_folder,
+)
+from swiftcore.models.quiet import without_progress_bars
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """Return the tokenizer of a model or adapter folder.
+
+    Raises:
+        ModelMissing: the folder holds no tokenizer.
+        ArtifactDamaged: its files can't be read.
+    """
+    from transformers import AutoTokenizer
+
+    folder = Path(folder)
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+        raise ModelMissing(
+            "the folder holds no tokenizer",
+            where=folder,
+            expected="tokenizer.json and tokenizer_config.json",
+            do="copy the tokenizer files of the model into this folder",
+        )
+    with _as_swift_error(folder):
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def load_model(
+    folder: Path,
+    *,
+    dtype: "str | torch.dtype | None" = None,
+    device: str = "cpu",
+    attn_impl: str | None = None,
+) -> "PreTrainedModel":
+    """Return a causal language model in evaluation mode, with plain `from_pretrained`.
+
+    Args:
+        folder: model folder.
+        dtype: type of the weights; None keeps the stored one.
+        device: torch device string.
+        attn_impl: attention implementation; None leaves the choice to transformers.
+
+    Raises:
+        ModelMissing: there is no model in the folder.
+        UsageError: its weights are pickles, or its architecture needs code from the folder.
+        ArtifactDamaged: files can't be read, or weights are missing from them.
+    """
+    from transformers import AutoModelForCausalLM
+
+    folder = require_model_folder(Path(folder))
+    options: dict[str, Any] = {"attn_implementation": attn_impl} if attn_impl else {}
+    if is_quantized(folder):
+        # bitsandbytes places weights itself and refuses a later `.to(device)`.
+        options["device_map"] = {"": device}
+        # It warns at each int8 product that float32 is cast.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    with _as_swift_error(folder), without_progress_bars():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=_torch_dtype(dtype),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    model, info = loaded
+    _refuse_gaps(folder, info)
+    return (model if is_quantized(folder) else model.to(device)).eval()
+
+
+def load_adapted_model(
+    base: Path,
+    adapter: Path,
+    *,
+    dtype: "str | torch.dtype | None" = None,
+    device: str = "cpu",
+    attn_impl: str | None = None,
+) -> "PeftModel":
+    """Return a base model with an adapter on it, in evaluation mode.
+
+    Raises:
+        ModelMissing: base or adapter is not there.
+        UsageError: the adapter does not fit this base.
+        ArtifactDamaged: files can't be read.
+    """
+    from peft import PeftModel
+
+    adapter = require_adapter_folder(Path(adapter))
+    header = safetensors_header(adapter / ADAPTER_WEIGHTS)
+    model = load_model(base, dtype=dtype, device=device, attn_impl=attn_impl)
+    try:
+        with without_progress_bars():
+            adapted = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
+    except (RuntimeError, ValueError, KeyError) as err:
+        raise _misfit(base, adapter, str(err).strip().splitlines()[-1]) from err
+    _refuse_unmatched(adapted, header, base, adapter)
+    return adapted.eval()
+
+
+def is_quantized(folder: Path) -> bool:
+    """Return whether the weights in a model folder are stored in quantized form."""
+    return bool(read_json(folder / "config.json").get("quantization_config"))
+
+
+def _torch_dtype(dtype: "str | torch.dtype | None") -> "str | torch.dtype":
+    import torch
+
+    if dtype is None:
+        return "auto"
+    return getattr(torch, dtype) if isinstance(dtype, str) else dtype
+
+
+def _refuse_gaps(folder: Path, info: dict[str, Any]) -> None:
+    gaps = sorted(str(key) for key in info.get("missing_keys") or ())
+    gaps += sorted(str(key) for key in info.get("mismatched_keys") or ())
+    if gaps:
+        raise ArtifactDamaged(
+            f"{len(gaps)} weights are missing, or shaped unlike what config.json says",
+            where=folder,
+            found=", ".join(gaps[:5]),
+            do="copy or download the folder again",
+        )
+
+
+def _refuse_unmatched(
+    adapted: "PeftModel", header: dict[str, dict[str, Any]], base: Path, adapter: Path
+) -> None:
+    from peft import get_peft_model_state_dict
+
+    expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    odd = sorted(expected.symmetric_difference(header))
+    if odd:
+        raise _misfit(base, adapter, f"{len(odd)} tensors without a partner: {', '.join(odd[:3])}")
+
+
+def _misfit(base: Path, adapter: Path, found: str) -> UsageError:
+    return UsageError(
+        "the adapter does not fit this base model",
+        where=f"{adapter} on {base}",
+        found=found,
+        expected="the base model that the adapter was trained on",
+        do="name that base model, or train the adapter again on this one",
+    )
+
+
+@contextmanager
+def _as_swift_error(folder: Path) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SwiftError:
+        raise
+    except SafetensorError as err:
+        raise ArtifactDamaged(
+            "the weights can't be read", where=folder, found=err, do="copy the model again"
+        ) from err
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as err:
+        found = f"{type(err).__name__}: {err}"
+        if "trust_remote_code" in found or "does not recognize this architecture" in found:
+            raise UsageError(
+                "the architecture is not part of transformers, and code from a model folder is "
+                "never run",
+                where=folder,
+                found=read_json(folder / "config.json").get("model_type"),
+                do="use a model that transformers knows",
+            ) from err
+        raise ArtifactDamaged(
+            "the files of the folder can't be loaded",
+            where=folder,
+            found=found[:500],
+            do="copy or download the folder again",
+        ) from err

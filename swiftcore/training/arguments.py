@@ -1,0 +1,110 @@
+"""From a train section to transformers' TrainingArguments."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from swiftcore.errors import UsageError
+from swiftcore.training.job import TrainJob
+from swiftcore.training.workspace import Workspace
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+
+def total_steps(job: TrainJob, num_rows: int) -> int:
+    """Return the number of optimizer steps of a whole run over `num_rows` training rows."""
+    if job.train.max_steps > 0:
+        return job.train.max_steps
+    micro, accumulation = job.batch_plan()
+    per_epoch = math.ceil(math.ceil(num_rows / micro) / accumulation)
+    return math.ceil(job.train.num_train_epochs * per_epoch)
+
+
+def training_arguments(job: TrainJob, steps: int, has_validation: bool) -> "TrainingArguments":
+    """Return the arguments of a run of `steps` optimizer steps.
+
+    Raises:
+        UsageError: transformers knows no such schedule, or the type of the weights does not fit
+            the device.
+    """
+    from transformers import TrainingArguments
+
+    train = job.train
+    micro, accumulation = job.batch_plan()
+    _check_schedule(train.lr_scheduler_type)
+    try:
+        return TrainingArguments(
+            output_dir=str(Workspace(job.work_dir).checkpoints),
+            num_train_epochs=train.num_train_epochs,
+            max_steps=train.max_steps if train.max_steps > 0 else -1,
+            per_device_train_batch_size=micro,
+            per_device_eval_batch_size=train.per_device_eval_batch_size,
+            gradient_accumulation_steps=accumulation,
+            learning_rate=job.learning_rate(),
+            weight_decay=train.weight_decay,
+            adam_beta1=train.adam_beta1,
+            adam_beta2=train.adam_beta2,
+            max_grad_norm=train.max_grad_norm,
+            lr_scheduler_type=train.lr_scheduler_type,
+            lr_scheduler_kwargs=train.lr_scheduler_kwargs,
+            # A share would be read as a number of steps from 1.0 on.
+            warmup_steps=math.ceil(train.warmup_ratio * steps),
+            activation_checkpointing=train.gradient_checkpointing,
+            activation_checkpointing_kwargs={"use_reentrant": False},
+            neftune_noise_alpha=train.neftune_noise_alpha or None,
+            seed=train.seed,
+            logging_strategy="steps",
+            logging_steps=train.logging_steps,
+            logging_first_step=train.logging_first_step,
+            logging_nan_inf_filter=False,
+            eval_strategy=_eval_strategy(job, has_validation),
+            eval_steps=train.eval_steps or train.save_steps,
+            save_strategy=train.save_strategy,
+            save_steps=train.save_steps,
+            # checkpoints.rotate does it, after the new one is sealed.
+            save_total_limit=None,
+            dataloader_num_workers=job.num_workers,
+            dataloader_pin_memory=job.device == "cuda",
+            remove_unused_columns=False,
+            label_names=["labels"],
+            use_cpu=job.device == "cpu",
+            report_to="none",
+            disable_tqdm=True,
+            **_precision(job),
+        )
+    except (ValueError, TypeError) as err:
+        raise UsageError(
+            "transformers refuses these training settings", where="train", found=err
+        ) from err
+
+
+def _eval_strategy(job: TrainJob, has_validation: bool) -> str:
+    if not has_validation:
+        return "no"
+    return job.train.eval_strategy or job.train.save_strategy
+
+
+def _precision(job: TrainJob) -> dict[str, Any]:
+    if job.torch_dtype == "float16" and job.device == "cpu":
+        raise UsageError(
+            "a CPU can't train in float16",
+            where="model.torch_dtype",
+            found="float16",
+            expected="bfloat16 or float32",
+            do="change model.torch_dtype",
+        )
+    return {"bf16": job.torch_dtype == "bfloat16", "fp16": job.torch_dtype == "float16"}
+
+
+def _check_schedule(name: str) -> None:
+    from transformers import SchedulerType
+
+    known = [kind.value for kind in SchedulerType]
+    if name not in known:
+        raise UsageError(
+            "there is no such learning-rate schedule",
+            where="train.lr_scheduler_type",
+            found=name,
+            expected=", ".join(known),
+            do="choose one of them",
+        )

@@ -1,0 +1,81 @@
+"""What a training process is told, and what it tells back."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from swiftcore.recipe.sections import Dtype, TrainSection, TunerSection
+
+# Rows in a batch, over all accumulation steps, when the recipe leaves accumulation open.
+_DEFAULT_BATCH_ROWS = 16
+
+
+class TrainJob(BaseModel):
+    """One training run: what to train on what, and where its files are.
+
+    `work_dir` outlives a crash and holds checkpoints, log and metrics; `out_dir` receives the model
+    or adapter when training is complete.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    train: TrainSection
+    tuner: TunerSection
+    model_dir: Path
+    encoded_dir: Path
+    work_dir: Path
+    out_dir: Path
+    torch_dtype: Dtype | None = None
+    attn_impl: str | None = None
+    device: str = "cpu"
+    num_threads: int = Field(1, ge=1)
+    num_workers: int = Field(0, ge=0)
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="rows a forward, when memory does not allow the recipe's number"
+    )
+
+    def batch_plan(self) -> tuple[int, int]:
+        """Return (rows a forward, accumulation steps); their product is the recipe's batch."""
+        rows = self.train.per_device_train_batch_size
+        steps = self.train.gradient_accumulation_steps
+        if steps is None:
+            steps = max(1, math.ceil(_DEFAULT_BATCH_ROWS / rows))
+        micro = self.micro_batch_size or rows
+        return micro, steps * (rows // micro)
+
+    def learning_rate(self) -> float:
+        """Return the peak learning rate, with the default of the tuner type."""
+        if self.train.learning_rate is not None:
+            return self.train.learning_rate
+        return 1e-5 if self.tuner.train_type == "full" else 1e-4
+
+    def identity(self) -> str:
+        """Return a digest of what shapes the result, to tell checkpoints of other jobs apart."""
+        shape = self.model_dump(mode="json", include={"train", "tuner", "torch_dtype", "attn_impl"})
+        return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
+
+    def with_smaller_batches(self) -> "TrainJob | None":
+        """Return the job with fewer rows a forward and the same batch, if there is one."""
+        micro, _ = self.batch_plan()
+        rows = self.train.per_device_train_batch_size
+        smaller = [size for size in range(1, micro // 2 + 1) if rows % size == 0]
+        return self.model_copy(update={"micro_batch_size": smaller[-1]}) if smaller else None
+
+
+class TrainResult(BaseModel):
+    """What a finished training run came to.
+
+    `metrics` has train_loss (mean over all steps), first_loss, last_loss, eval_loss (last, when
+    there are validation rows), steps, tokens, label_tokens, tokens_per_second, seconds,
+    trainable_parameters, total_parameters. `history` is the file of metric lines.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    metrics: dict[str, float]
+    history: Path
+    resumed_from: int | None = None
+    notes: list[str] = Field(default_factory=list)

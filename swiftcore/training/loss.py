@@ -1,0 +1,120 @@
+"""Cross-entropy over label tokens only, without ever holding logits of a whole batch.
+
+Most tokens of a tuning row carry no loss, and for small models the vocabulary head is most of the
+work. So hidden states are computed for all tokens, but logits for the label tokens alone, a chunk
+at a time, and their gradient is made in the same pass.
+
+Shapes: B rows, T tokens, D width, V vocabulary, N label tokens.
+"""
+
+import types
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from swiftcore.training.rows import IGNORED
+
+# Label tokens a chunk: logits of 256 x 151,936 in float32 are 148 MiB.
+_CHUNK_TOKENS = 256
+# Architectures whose logits are lm_head(hidden) and nothing more; others scale or cap them.
+_PLAIN_HEADS = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """sum(weight * cross-entropy) over label tokens; the gradient is made in the forward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_ND: Tensor, head_VD: Tensor, target_N: Tensor, weight_N: Tensor
+    ) -> Tensor:
+        need_hidden, need_head = ctx.needs_input_grad[:2]
+        grad_hidden = torch.empty_like(hidden_ND) if need_hidden else None
+        grad_head = torch.zeros_like(head_VD, dtype=torch.float32) if need_head else None
+        total = hidden_ND.new_zeros((), dtype=torch.float32)
+        head = head_VD.to(hidden_ND.dtype)
+        for start in range(0, len(target_N), _CHUNK_TOKENS):
+            chunk = slice(start, start + _CHUNK_TOKENS)
+            hidden, target, weight = hidden_ND[chunk], target_N[chunk], weight_N[chunk]
+            logp_NV = torch.log_softmax((hidden @ head.t()).float(), dim=-1)
+            total -= (logp_NV.gather(1, target[:, None])[:, 0] * weight).sum()
+            if not (need_hidden or need_head):
+                continue
+            grad_NV = logp_NV.exp_()
+            grad_NV[torch.arange(len(target), device=target.device), target] -= 1
+            grad_NV *= weight[:, None]
+            grad_NV = grad_NV.to(hidden_ND.dtype)
+            if grad_hidden is not None:
+                grad_hidden[chunk] = grad_NV @ head
+            if grad_head is not None:
+                grad_head += grad_NV.t() @ hidden
+        ctx.save_for_backward(grad_hidden, grad_head)
+        ctx.head_dtype = head_VD.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        scale = grad_outputs[0]
+        grad_hidden, grad_head = ctx.saved_tensors
+        return (
+            None if grad_hidden is None else grad_hidden * scale.to(grad_hidden.dtype),
+            None if grad_head is None else (grad_head * scale).to(ctx.head_dtype),
+            None,
+            None,
+        )
+
+
+def label_loss(
+    model: Any,
+    input_ids: Tensor,
+    labels: Tensor,
+    loss_weights: Tensor | None = None,
+) -> Tensor:
+    """Return sum(weight * cross-entropy) over the label tokens of a batch, a float32 scalar.
+
+    Args:
+        model: the causal language model itself, adapters inside it or not.
+        input_ids: [B, T], padded on the right. No attention mask is needed: under causal attention
+            no real token sees the padding behind it.
+        labels: [B, T], unshifted, -100 where there is no loss.
+        loss_weights: [B, T], weight of the loss of each token; None is 1 everywhere.
+    """
+    target_BT = labels[:, 1:]
+    chosen_BT = target_BT != IGNORED
+    target_N = target_BT[chosen_BT]
+    weight_N = (
+        torch.ones_like(target_N, dtype=torch.float32)
+        if loss_weights is None
+        else loss_weights[:, 1:][chosen_BT].float()
+    )
+    head = model.get_output_embeddings()
+    if type(head) is nn.Linear and head.bias is None and model.config.model_type in _PLAIN_HEADS:
+        hidden_BTD = model.model(input_ids=input_ids, use_cache=False).last_hidden_state
+        hidden_ND = hidden_BTD[:, :-1][chosen_BT]
+        if torch.is_autocast_enabled(hidden_ND.device.type):
+            hidden_ND = hidden_ND.to(torch.get_autocast_dtype(hidden_ND.device.type))
+        weight_VD = head.weight if torch.is_grad_enabled() else head.weight.detach()
+        return _ChunkedCrossEntropy.apply(hidden_ND, weight_VD, target_N, weight_N)
+    logits_NV = type(model).forward(model, input_ids=input_ids, use_cache=False).logits
+    logits_NV = logits_NV[:, :-1][chosen_BT].float()
+    return (functional.cross_entropy(logits_NV, target_N, reduction="none") * weight_N).sum()
+
+
+def install_label_loss(model: Any) -> None:
+    """Make a model's forward return {"loss": summed label loss}, under whatever wraps the model.
+
+    peft, autocast and data-parallel wrappers act on `forward`, so the loss has to be made inside.
+    """
+
+    def forward(
+        self: nn.Module,
+        input_ids: Tensor,
+        labels: Tensor,
+        loss_weights: Tensor | None = None,
+        **_from_wrappers: Any,
+    ) -> dict[str, Tensor]:
+        return {"loss": label_loss(self, input_ids, labels, loss_weights)}
+
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    causal.forward = types.MethodType(forward, causal)

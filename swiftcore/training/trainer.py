@@ -1,0 +1,219 @@
+"""transformers' Trainer with our loss, row order, metric lines and verified checkpoints."""
+
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from swiftcore.errors import TrainingFailed
+from swiftcore.template import EncodedRows
+from swiftcore.training import checkpoints
+from swiftcore.training.batches import Collator, RowOrder
+from swiftcore.training.job import TrainJob
+from swiftcore.training.loss import install_label_loss
+from swiftcore.training.metrics import MetricsLog
+from swiftcore.training.rows import IGNORED
+from swiftcore.training.stopping import StopRequest
+from swiftcore.training.tally import Tally
+from swiftcore.training.workspace import Workspace
+
+# Row numbers that an error names; a batch may have hundreds.
+_MAX_NAMED_ROWS = 32
+_MODEL_FIELDS = ("input_ids", "labels", "loss_weights")
+
+
+class SwiftTrainer(Trainer):
+    """Trains on encoded rows and writes one metric line a logging step.
+
+    Args:
+        model: a prepared model; its forward is replaced by one that returns the label loss.
+        args: made by `training_arguments`.
+        job: the job, for its sections and folders.
+        train_rows: encoded rows.
+        eval_rows: encoded rows of the validation split, if there is one.
+        pad_id: token that fills short rows.
+        stop: set when somebody asked the process to end.
+    """
+
+    # compute_loss divides by the label tokens of the whole step, not of one batch.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        *,
+        job: TrainJob,
+        train_rows: EncodedRows,
+        eval_rows: EncodedRows | None,
+        pad_id: int,
+        stop: StopRequest,
+    ) -> None:
+        install_label_loss(model)
+        self.tally = Tally()
+        self._job = job
+        self._lengths = train_rows.lengths
+        self._folder = Workspace(job.work_dir).checkpoints
+        self._metrics = MetricsLog(Workspace(job.work_dir).metrics)
+        self._clock = time.monotonic()
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=Collator(pad_id),
+            train_dataset=cast(Any, train_rows),
+            eval_dataset=cast(Any, eval_rows or None),
+            callbacks=[_StepEnd(self.tally_step, stop)],
+        )
+
+    def resume_tally(self, checkpoint: Path) -> None:
+        """Go on counting where a checkpoint stopped."""
+        self.tally = Tally.load(checkpoint)
+
+    def tally_step(self) -> None:
+        """Close an optimizer step and add the time since the last one."""
+        now = time.monotonic()
+        self.tally.seconds += now - self._clock
+        self._clock = now
+        self.tally.end_step()
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> RowOrder:
+        train = self._job.train
+        micro, accumulation = self._job.batch_plan()
+        return RowOrder(
+            self._lengths,
+            seed=train.seed,
+            shuffle=train.train_dataloader_shuffle,
+            group_rows=micro * accumulation if train.group_by_length else None,
+        )
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Tensor:
+        return torch.tensor(max(1, sum(_num_labels(batch) for batch in batch_samples)))
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Run one forward and backward pass; a loss that is not finite ends the training."""
+        rows = inputs["rows"].tolist()
+        tokens, labels = int(inputs["lengths"].sum()), _num_labels(inputs)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        value = loss.item()
+        self.tally.add_batch(value, rows, tokens, labels)
+        if not math.isfinite(value):
+            raise self._not_finite("loss", value, rows)
+        return loss
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Return sum(weight * cross-entropy) over the batch, divided by the step's label tokens."""
+        fields = {name: value for name, value in inputs.items() if name in _MODEL_FIELDS}
+        loss = model(**fields)["loss"] / num_items_in_batch
+        return (loss, {}) if return_outputs else loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> float:
+        found: Any = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = float(found)
+        # float16 training meets infinite gradients by design: the scaler skips such a step.
+        if not math.isfinite(norm) and not self.args.fp16:
+            raise self._not_finite("gradient norm", norm, self.tally.step_rows)
+        return norm
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Return the loss a label token over all validation rows, whatever the batch size."""
+        model: Any = self.model_wrapped
+        model.eval()
+        total, labels = 0.0, 0
+        with torch.no_grad():
+            for batch in self.get_eval_dataloader(eval_dataset):
+                inputs = self._prepare_inputs(batch)
+                total += self.compute_loss(model, inputs, num_items_in_batch=1).item()
+                labels += _num_labels(batch)
+        metrics = {"eval_loss": total / max(1, labels)}
+        if not math.isfinite(metrics["eval_loss"]):
+            raise self._not_finite("validation loss", metrics["eval_loss"], [])
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Write a metric line for a training or a validation loss, and nothing for the rest."""
+        place = {"step": self.state.global_step, "epoch": round(self.state.epoch or 0.0, 6)}
+        if "loss" in logs:
+            line = {
+                "loss": self.tally.take_window(),
+                "learning_rate": logs["learning_rate"],
+                "grad_norm": float(logs["grad_norm"]),
+            }
+            self._metrics.append({**place, **line})
+        elif "eval_loss" in logs:
+            self.tally.last_eval_loss = logs["eval_loss"]
+            self._metrics.append({**place, "eval_loss": logs["eval_loss"]})
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        path = self._folder / f"checkpoint-{self.state.global_step}"
+        if path.exists():
+            return
+        try:
+            super()._save_checkpoint(model, trial)
+            self.tally.save(path)
+            checkpoints.seal(path, self._job.identity())
+        except BaseException:
+            # A full disk gets its room back; a half checkpoint is of no use to anyone.
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+        checkpoints.rotate(self._folder, self._job.train.save_total_limit)
+
+    def _not_finite(self, what: str, value: float, rows: Sequence[int]) -> TrainingFailed:
+        good, _ = checkpoints.newest_verified(self._folder, self._job.identity())
+        named = ", ".join(map(str, rows[:_MAX_NAMED_ROWS]))
+        more = f" and {len(rows) - _MAX_NAMED_ROWS} more" if len(rows) > _MAX_NAMED_ROWS else ""
+        return TrainingFailed(
+            f"the {what} is {value} at step {self.state.global_step + 1}",
+            where=f"step {self.state.global_step + 1}"
+            + (f", rows {named}{more} of the train split" if rows else ""),
+            found=f"last good checkpoint: {good.path.name if good else 'none'}",
+            expected="a finite number",
+            do="look at these rows in the template stage's output, lower train.learning_rate, "
+            "or set train.max_grad_norm",
+        )
+
+
+class _StepEnd(TrainerCallback):
+    """Counts steps, logs the last one, and turns a request to stop into a checkpoint and an end."""
+
+    def __init__(self, tally_step: Any, stop: StopRequest) -> None:
+        self._tally_step = tally_step
+        self._stop = stop
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Decide what happens after an optimizer step."""
+        self._tally_step()
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+        elif self._stop.requested:
+            control.should_save = True
+            control.should_training_stop = True
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep the end of a stopped epoch from being taken for the end of a whole one."""
+        if self._stop.requested and state.global_step < state.max_steps:
+            control.should_save = False
+            control.should_evaluate = False
+
+
+def _num_labels(batch: dict[str, Any]) -> int:
+    return int((batch["labels"][:, 1:] != IGNORED).sum())

@@ -1,0 +1,184 @@
+"""The training process: `python -m swiftcore.training.worker JOB.json PARENT_PID`.
+
+It reports through files in the job's `work_dir` (see `workspace`): started.json, metrics.jsonl, and
+at the end either result.json or failure.json.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from swiftcore.errors import Cancelled
+from swiftcore.models.loading import is_quantized
+from swiftcore.training import checkpoints
+from swiftcore.training.failures import as_swift_error
+from swiftcore.training.job import TrainJob, TrainResult
+from swiftcore.training.metrics import MetricsLog, read_lines
+from swiftcore.training.rows import read_rows, require_labels
+from swiftcore.training.stopping import StopRequest, die_with_parent
+from swiftcore.training.workspace import Workspace, write_atomically
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train as the job file says and return the exit code."""
+    job_file, parent_pid = Path(arguments[0]), int(arguments[1])
+    die_with_parent(parent_pid)
+    stop = StopRequest()
+    stop.listen()
+    job = TrainJob.model_validate_json(job_file.read_text(encoding="utf-8"))
+    files = Workspace(job.work_dir)
+    try:
+        result = _train(job, files, stop)
+    except Exception as err:
+        traceback.print_exc()
+        error = as_swift_error(err, where=files.log)
+        write_atomically(files.failure, error.as_dict())
+        return error.exit_code
+    write_atomically(files.result, result.model_dump(mode="json"))
+    return 0
+
+
+def _train(job: TrainJob, files: Workspace, stop: StopRequest) -> TrainResult:
+    train_rows = require_labels(read_rows(job.encoded_dir, "train"), "train", job.encoded_dir)
+    eval_rows = read_rows(job.encoded_dir, "val")
+    _stop_if_asked(stop, None)
+    _hide_unused_packages(job)
+
+    import torch
+
+    torch.set_num_threads(job.num_threads)
+
+    from swiftcore.training.arguments import total_steps, training_arguments
+    from swiftcore.training.outputs import write_outputs
+    from swiftcore.training.trainer import SwiftTrainer
+    from swiftcore.tuners import count_parameters
+
+    steps = total_steps(job, len(train_rows))
+    args = training_arguments(job, steps, bool(eval_rows))
+    model, pad_id = _prepared_model(job)
+    use_cache = model.config.use_cache
+    _stop_if_asked(stop, None)
+    trainer = SwiftTrainer(
+        model,
+        args,
+        job=job,
+        train_rows=train_rows,
+        eval_rows=eval_rows,
+        pad_id=pad_id,
+        stop=stop,
+    )
+    found, notes = _checkpoint(job, files)
+    begun = {
+        "pid": os.getpid(),
+        "total_steps": steps,
+        "resumed_from": found.step if found else None,
+        "notes": notes,
+    }
+    write_atomically(files.started, begun)
+    _run(trainer, found, steps)
+    if trainer.state.global_step < steps:
+        _stop_if_asked(stop, trainer.state.global_step)
+    count = count_parameters(model)
+    # The trainer switches the cache off for training; a model saved so would generate slowly.
+    model.config.use_cache = use_cache
+    write_outputs(_in_stored_type(model, job), job, read_lines(files.metrics))
+    tally = trainer.tally
+    metrics: dict[str, Any] = {
+        "train_loss": tally.total_loss / tally.total_steps,
+        "first_loss": tally.first_loss,
+        "last_loss": tally.last_loss,
+        "eval_loss": tally.last_eval_loss,
+        "steps": tally.total_steps,
+        "tokens": tally.tokens,
+        "label_tokens": tally.label_tokens,
+        "seconds": tally.seconds,
+        "tokens_per_second": tally.tokens / tally.seconds,
+        "trainable_parameters": count.trainable,
+        "total_parameters": count.total,
+    }
+    return TrainResult(
+        metrics={name: float(value) for name, value in metrics.items() if value is not None},
+        history=files.metrics,
+        resumed_from=begun["resumed_from"],
+        notes=notes,
+    )
+
+
+def _run(trainer: Any, found: checkpoints.Checkpoint | None, steps: int) -> None:
+    if found is None:
+        trainer.train()
+        return
+    trainer.resume_tally(found.path)
+    if found.step < steps:
+        trainer.train(resume_from_checkpoint=str(found.path))
+        return
+    # Everything is trained; going through train() would take further steps.
+    trainer.state.global_step = found.step
+    trainer._load_from_checkpoint(str(found.path))
+
+
+def _prepared_model(job: TrainJob) -> tuple[Any, int]:
+    from transformers import set_seed
+
+    from swiftcore.models import load_model, load_tokenizer
+    from swiftcore.tuners import prepare_model
+
+    tokenizer = load_tokenizer(job.model_dir)
+    full = job.tuner.train_type == "full"
+    # Small updates vanish in 16-bit weights; full training keeps float32 masters under autocast.
+    dtype = "float32" if full and job.torch_dtype is not None else job.torch_dtype
+    model = load_model(job.model_dir, dtype=dtype, device=job.device, attn_impl=job.attn_impl)
+    set_seed(job.train.seed)
+    pad_id = tokenizer.pad_token_id
+    return prepare_model(model, job.tuner), pad_id if isinstance(pad_id, int) else 0
+
+
+def _in_stored_type(model: Any, job: TrainJob) -> Any:
+    import torch
+
+    if job.tuner.train_type == "full" and job.torch_dtype is not None:
+        return model.to(getattr(torch, job.torch_dtype))
+    return model
+
+
+def _checkpoint(job: TrainJob, files: Workspace) -> tuple[checkpoints.Checkpoint | None, list[str]]:
+    found, notes = checkpoints.newest_verified(files.checkpoints, job.identity())
+    step = found.step if found else 0
+    checkpoints.remove_after(files.checkpoints, step)
+    MetricsLog(files.metrics).keep_until(step)
+    for note in notes:
+        print(note, flush=True)
+    return found, notes
+
+
+def _hide_unused_packages(job: TrainJob) -> None:
+    """Keep transformers and peft from importing packages this run has no use for.
+
+    They import whatever is installed: 2 to 3 of the 8 CPU seconds of a start went into these.
+    """
+    unused = ["datasets", "torchao"]
+    if not is_quantized(job.model_dir):
+        unused.append("bitsandbytes")
+    for name in unused:
+        # None makes `import name` fail and `find_spec(name)` answer None, as if not installed.
+        sys.modules[name] = None  # pyright: ignore[reportArgumentType]
+
+
+def _stop_if_asked(stop: StopRequest, step: int | None) -> None:
+    if stop.requested:
+        raise Cancelled(
+            "training was stopped"
+            + (f" after step {step}; its checkpoint is kept" if step else " before its first step"),
+            do="start the same run again; it goes on from there" if step else None,
+        )
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads of torch and of its allocators may take seconds to end and have nothing left to do.
+    os._exit(code)

@@ -1,0 +1,40 @@
+"""The files through which a training process and the process that watches it talk."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+class Workspace:
+    """Names of the files in a job's `work_dir`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.job = folder / "job.json"
+        self.log = folder / "train.log"
+        self.metrics = folder / "metrics.jsonl"
+        self.started = folder / "started.json"
+        self.failure = folder / "failure.json"
+        self.result = folder / "result.json"
+        self.checkpoints = folder / "checkpoints"
+
+    def forget_attempt(self) -> None:
+        """Remove what an earlier process said about itself; checkpoints and metrics stay."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for file in (self.started, self.failure, self.result):
+            file.unlink(missing_ok=True)
+
+    def log_tail(self, num_lines: int = 8) -> str:
+        """Return the last lines of the training log."""
+        if not self.log.is_file():
+            return ""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-num_lines:])
+
+
+def write_atomically(file: Path, value: dict[str, Any]) -> None:
+    """Write JSON so that a reader sees the old file or the whole new one."""
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+    os.replace(partial, file)

@@ -1,0 +1,1 @@
+"""What happens, in which order. `road.py` reads like a table of contents."""

@@ -9,7 +9,8 @@ import pytest
 
 from swiftcore.artifacts import Artifact, Identity, Produced, Store, make
 from swiftcore.errors import ArtifactDamaged, TransientError, UsageError
-from tasks.registry import Registry, find_version, resolve_models_uri
+from tasks.models_uri import find_version, resolve_models_uri
+from tasks.registry import Registry
 
 
 def make_model(store: Store, seed: int) -> Artifact:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from swiftcore.artifacts import Store
 from swiftcore.recipe import load_recipe
 from tasks.sink import MlflowSink, tracking_uri
 from tasks.spool import EventRejected, MlflowAway, Spool

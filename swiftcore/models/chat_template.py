@@ -2,10 +2,9 @@
 
 Written so that it renders what the template published with Qwen2.5-Instruct renders, token for
 token: tools in the first system message, calls as JSON between <tool_call> tags, and the replies of
-tools gathered in one user turn.
+tools gathered in one user turn. Only its default system prompt is left out: a model made here is
+not somebody else's assistant.
 """
-
-DEFAULT_SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 
 _TOOLS_HEAD = """\\n\\n# Tools\\n\\n\
 You may call one or more functions to assist with the user query.\\n\\n\
@@ -32,9 +31,7 @@ CHAT_TEMPLATE = (
     {{- '<|im_end|>\\n' }}
 {%- endmacro -%}
 {%- set has_system = messages[0].role == 'system' %}
-{%- set system = messages[0].content if has_system else '"""
-    + DEFAULT_SYSTEM
-    + """' %}
+{%- set system = messages[0].content if has_system else '' %}
 {%- if tools %}
     {{- '<|im_start|>system\\n' + system }}
     {{- \""""
@@ -44,7 +41,7 @@ CHAT_TEMPLATE = (
     {{- \""""
     + _TOOLS_TAIL
     + """<|im_end|>\\n" }}
-{%- else %}
+{%- elif has_system %}
     {{- turn('system', system) }}
 {%- endif %}
 {%- for message in (messages[1:] if has_system else messages) %}

@@ -73,7 +73,13 @@ def _tokenizer(
             where="model.scratch",
             do="give texts, or set model.scratch.tokenizer",
         )
-    return train_tokenizer(texts, spec.vocab_size, spec.max_position_embeddings, added_tokens)
+    return train_tokenizer(
+        texts,
+        spec.vocab_size,
+        spec.max_position_embeddings,
+        added_tokens,
+        word_pattern=spec.word_pattern,
+    )
 
 
 def _vocab_size(spec: ScratchModel, tokenizer: "PreTrainedTokenizerFast") -> int:
@@ -96,6 +102,7 @@ def _config(spec: ScratchModel, vocab_size: int, stop: int, pad: int) -> "PreTra
         "head_dim": head_dim,
         "max_position_embeddings": spec.max_position_embeddings,
         "tie_word_embeddings": spec.tie_word_embeddings,
+        "initializer_range": spec.initializer_range,
         "rope_parameters": {"rope_type": "default", "rope_theta": spec.rope_theta},
         "bos_token_id": None,
         "eos_token_id": stop,

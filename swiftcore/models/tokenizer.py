@@ -33,7 +33,12 @@ _WORD_PATTERN = (
 
 
 def train_tokenizer(
-    texts: Iterable[str], vocab_size: int, max_length: int, added_tokens: Iterable[str] = ()
+    texts: Iterable[str],
+    vocab_size: int,
+    max_length: int,
+    added_tokens: Iterable[str] = (),
+    *,
+    word_pattern: str | None = None,
 ) -> "PreTrainedTokenizerFast":
     """Return a byte-level BPE tokenizer with at most `vocab_size` entries, added tokens included.
 
@@ -42,6 +47,7 @@ def train_tokenizer(
         vocab_size: most entries; few or short texts give fewer.
         max_length: longest sequence of the model, in tokens.
         added_tokens: words that stay one token, beside those of ChatML and tool calls.
+        word_pattern: regex that cuts text into the words that merges stay inside.
 
     Raises:
         DataError: there is no text.
@@ -51,7 +57,7 @@ def train_tokenizer(
 
     words = _unique((*WORD_TOKENS, *added_tokens))
     core = Tokenizer(models.BPE())
-    split = pre_tokenizers.Split(Regex(_WORD_PATTERN), "isolated")
+    split = pre_tokenizers.Split(Regex(word_pattern or _WORD_PATTERN), "isolated")
     bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_])
     core.decoder = decoders.ByteLevel()

@@ -1,10 +1,14 @@
 """Where and how work runs. Nothing here may change a result or enter a fingerprint."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+# The driver's entry points: NVIDIA, NVIDIA under WSL, AMD.
+_DEVICE_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 
 class Runtime(BaseModel):
@@ -46,6 +50,8 @@ class Runtime(BaseModel):
         """Return the torch device string that `auto` stands for on this machine."""
         if self.device != "auto":
             return self.device
+        if sys.platform == "linux" and not any(Path(file).exists() for file in _DEVICE_FILES):
+            return "cpu"  # without importing torch, which takes seconds
         import torch
 
         if torch.cuda.is_available():

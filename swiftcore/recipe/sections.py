@@ -41,6 +41,12 @@ class ScratchModel(Section):
     )
     tie_word_embeddings: bool = Field(default=True, description="share input and output embeddings")
     rope_theta: float = Field(default=10000.0, gt=0, description="base of the rotary frequencies")
+    initializer_range: float = Field(
+        default=0.02, gt=0, description="standard deviation of the random weights"
+    )
+    word_pattern: str | None = Field(
+        default=None, description="regex of the words that BPE merges stay inside; default: GPT-4's"
+    )
     vocab_size: int = Field(
         default=4096, ge=300, description="entries of the byte-level BPE trained on the dataset"
     )

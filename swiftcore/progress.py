@@ -20,7 +20,7 @@ class Silent:
 
 
 class TerminalProgress:
-    """One line on stderr with share, ETA and text; a plain line every few seconds without a tty."""
+    """One line on stderr with share, ETA and text; a plain line now and then without a terminal."""
 
     def __init__(self, label: str, stream: TextIO | None = None) -> None:
         self._label = label
@@ -30,10 +30,10 @@ class TerminalProgress:
         self._last = 0.0
 
     def update(self, done: float, total: float | None, text: str) -> None:
-        """Print at most ten times a second on a terminal, every five seconds elsewhere."""
+        """Print at most ten times a second on a terminal, every ten seconds elsewhere."""
         now = time.monotonic()
         finished = total is not None and done >= total
-        if not finished and now - self._last < (0.1 if self._tty else 5.0):
+        if not finished and now - self._last < (0.1 if self._tty else 10.0):
             return
         self._last = now
         share, eta = "", ""

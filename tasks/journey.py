@@ -33,7 +33,6 @@ class Trip:
         notes: how steps ended that ran in this flow run, by step label.
         handles: what each step was found or made as, by step label.
         facts: what register and deploy reported, for the card.
-        quiet: print no progress to the terminal.
     """
 
     loaded: LoadedRecipe
@@ -44,7 +43,6 @@ class Trip:
     notes: dict[str, StepNote] = field(default_factory=dict)
     handles: dict[str, Handle] = field(default_factory=dict)
     facts: dict[str, object] = field(default_factory=dict)
-    quiet: bool = True
 
 
 class Journey:

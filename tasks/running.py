@@ -20,7 +20,7 @@ from prefect.tasks import Task
 from swiftcore.artifacts import Artifact
 from swiftcore.artifacts.lease import Owner
 from swiftcore.errors import Cancelled, LeaseHeld, SwiftError, TransientError
-from swiftcore.progress import Progress, Silent, TerminalProgress
+from swiftcore.progress import Progress, TerminalProgress
 from swiftcore.stages import Step, run_stage
 from tasks.caching import BY_FINGERPRINT
 from tasks.handles import Handle
@@ -70,7 +70,7 @@ def run_step(journey: Journey, stage: str, *inputs: Handle | None) -> Handle:
     trip.tracker.start_stage(step.label, stage_tags(call, trip.store))
     read = [a for a in call.inputs.values() if isinstance(a, Artifact)]
     trip.tracker.datasets(step.label, (a for a in read if a.record.stage in _DATASET_STAGES))
-    progress = _StepProgress(step, Silent() if trip.quiet else TerminalProgress(stage))
+    progress = _StepProgress(step, TerminalProgress(stage))
 
     def on_wait(owner: Owner) -> None:
         get_run_logger().info("waiting: %s is making %s", owner.describe(), step.label)

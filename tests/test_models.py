@@ -129,7 +129,8 @@ CONVERSATIONS = {
 def test_chat_template_renders_tools_as_published(base):
     text = load_tokenizer(base).apply_chat_template(**CONVERSATIONS["tools"], tokenize=False)
     assert text.startswith(
-        "<|im_start|>system\n\n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+        "<|im_start|>system\n\n\n# Tools\n\n"
+        "You may call one or more functions to assist with the user query.\n\n"
     )
     assert '\n{"type": "function", "function": {"name": "add", "parameters": {"z": 1' in text
     assert (
@@ -157,6 +158,12 @@ def test_chat_template_equals_the_published_one(base, name):
         **case, tokenize=False, chat_template=published.read_text()
     )
     assert ours == theirs
+
+
+def test_word_pattern_that_is_no_regex_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="impossible") as caught:
+        tiny_base(tmp_path / "m", word_pattern="[")
+    assert "word_pattern" in (caught.value.found or "")
 
 
 def test_packed_tokenizer_is_adopted_with_its_ids(base, tmp_path):

@@ -81,6 +81,10 @@ TOOLS = (
                 "Get me the {date} forecast for {city}.",
                 "How will the weather be on {date} in {city}?",
                 "Do you know the forecast in {city} for {date}?",
+                "{city}, {date}: what is the weather?",
+                "The weather on {date}, in {city}?",
+                "Is {city} dry on {date}? Check the forecast.",
+                "My trip goes to {city}, it is on {date}. Any forecast?",
             ),
             heldout=(
                 "Could you look up the weather forecast for {date} in {city}?",
@@ -108,6 +112,10 @@ TOOLS = (
                 "Give me the value of {amount} {source} in {target}.",
                 "Turn {amount} {source} into {target} for me.",
                 "What do I get in {target} for {amount} {source}?",
+                "{amount} {source} in {target}?",
+                "From {source} to {target}: convert {amount}.",
+                "The bill says {amount} {source}. I pay in {target}, how much is it?",
+                "{target} for {amount} {source}, please.",
             ),
             heldout=(
                 "Can you convert {amount} {source} into {target} for me?",
@@ -135,6 +143,10 @@ TOOLS = (
                 "At {time} we want a table for {people} at {restaurant}.",
                 "Table for {people} people, {restaurant}, {time}.",
                 "Can I have a table at {restaurant} at {time} for {people} people?",
+                "{restaurant}, {time}, {people} people: book a table.",
+                "There are {people} of us for dinner at {restaurant}. Reserve {time}.",
+                "{people} people want a table at {time}. Book {restaurant}.",
+                "Let us eat at {restaurant}: a table for {people}, {time}, please.",
             ),
             heldout=(
                 "Could you reserve a table for {people} guests at {restaurant} at {time}?",
@@ -162,6 +174,10 @@ TOOLS = (
                 "Let the alarm ring on {date} at {time}.",
                 "Can you set the alarm to {time} for {date}?",
                 "Put an alarm on {date}, {time}.",
+                "{date}, {time}: set an alarm.",
+                "I sleep long, so wake me on {date} at {time}.",
+                "It is for {date}: an alarm at {time}.",
+                "{time} is when I get up on {date}. Set the alarm.",
             ),
             heldout=(
                 "Could you wake me up on {date} at {time}?",
@@ -189,6 +205,10 @@ TOOLS = (
                 "{to} should know that {text}, send a message.",
                 "I want to tell {to} that {text}.",
                 "Write {to} a message saying that {text}.",
+                "{to} needs a message: {text}.",
+                "Message to {to}, please: {text}.",
+                "I have news for {to}: {text}. Send it.",
+                "For {to}: {text}. Write it in a message.",
             ),
             heldout=(
                 "Could you send {to} a message saying {text}?",
@@ -216,6 +236,10 @@ TOOLS = (
                 "Get me from {origin} to {destination} by plane on {date}.",
                 "Show me flights on {date}, from {origin} to {destination}.",
                 "I need a plane to {destination} on {date}, leaving from {origin}.",
+                "{origin} to {destination}, {date}: find a flight.",
+                "We leave {origin} for {destination} by plane on {date}.",
+                "To {destination}, from {origin}: a flight on {date}, please.",
+                "{date} is when I fly to {destination}. I start in {origin}.",
             ),
             heldout=(
                 "Could you search flights from {origin} to {destination} for {date}?",
@@ -243,6 +267,10 @@ TOOLS = (
                 "My parcel is late, its number is {parcel_id}.",
                 "Please check parcel {parcel_id}.",
                 "Tell me where parcel {parcel_id} is.",
+                "{parcel_id} is my parcel. Where is it now?",
+                "Parcel {parcel_id}: where is it?",
+                "I have a parcel, {parcel_id}. Track it for me.",
+                "Look for parcel {parcel_id}.",
             ),
             heldout=(
                 "Could you track my parcel? It has the number {parcel_id}.",
@@ -270,6 +298,10 @@ TOOLS = (
                 "Music please: {title} by {artist}.",
                 "Start the song {title} by {artist}.",
                 "I would love to listen to {title} from {artist}.",
+                "{title}, {artist}: play it.",
+                "{artist} sings {title}. Play it for me.",
+                "A song from {artist}, please: {title}.",
+                "I like {artist}, so put on {title}.",
             ),
             heldout=(
                 "Could you put on {title} by {artist}?",
@@ -297,6 +329,10 @@ TOOLS = (
                 "Note that I need to {task} on {date}.",
                 "Please add to my list for {date} that I must {task}.",
                 "My task for {date} is to {task}, remind me.",
+                "{date}: {task}. Put it on my list.",
+                "To do on {date}: {task}.",
+                "It is for my list: {task}, on {date}.",
+                "I forget things. Remind me on {date} that I must {task}.",
             ),
             heldout=(
                 "Could you remind me on {date} to {task}?",
@@ -324,6 +360,10 @@ TOOLS = (
                 "Look up {company} shares.",
                 "I own {company} shares. What is the price now?",
                 "Give me the share price of {company}.",
+                "{company}: what is the price of a share?",
+                "The stock of {company}, how much is it?",
+                "I think about {company}. What does the stock cost?",
+                "Find the price of {company} shares.",
             ),
             heldout=(
                 "Could you check what the {company} stock costs?",
@@ -462,7 +502,7 @@ BEYOND_ALL_TOOLS = Wordings(
 )
 
 # How often each kind is drawn, in hundredths: most of the task is calling the right tool.
-_SHARES = {"call": 52, "answer": 20, "chat": 12, "no_tool": 16}
+_SHARES = {"call": 48, "answer": 18, "chat": 14, "no_tool": 20}
 
 
 def splits(counts: dict[str, int], seed: int) -> dict[str, list[dict[str, Any]]]:
@@ -512,7 +552,7 @@ def _chat(rng: random.Random, side: Side) -> dict[str, Any]:
 
 
 def _no_tool(rng: random.Random, side: Side) -> dict[str, Any]:
-    if rng.random() < 0.7:
+    if rng.random() < 0.75:
         wanted = rng.choice(TOOLS)
         offered = _sample(rng, [tool for tool in TOOLS if tool is not wanted])
         request = _request(wanted.requests, _values(wanted.slots, rng, side), rng, side)

@@ -16,7 +16,8 @@ from data.generators.slots import CLOSED_KINDS, Value, draw, kinds
 _FRAME = (
     "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
     "You are provided with function signatures within <tools></tools> XML tags:\n",
-    "For each function call, return a json object with function name and arguments within XML tags:\n"
+    "For each function call, return a json object with function name and arguments within XML "
+    "tags:\n"
     '{"name": <function-name>, "arguments": <args-json-object>}\n',
     "The system, the user and the assistant take turns:\nsystem\nuser\nassistant\n",
     "A tool reads the call and writes a response.\n",
@@ -30,6 +31,7 @@ _NOTES: dict[str, tuple[str, ...]] = {
         "For {date} the weather in {city} was looked up.",
         "Somebody asks how the weather is in {city} on {date}.",
         "They would like a forecast on {date}, their town is {city}.",
+        "{city} on {date}: that is the weather they asked for.",
     ),
     "convert_currency": (
         "An amount of {amount} {source} was changed into {target}.",
@@ -37,6 +39,7 @@ _NOTES: dict[str, tuple[str, ...]] = {
         "He paid {amount} {source}, the shop wanted {target}.",
         "Somebody asks what {amount} {source} are worth in {target}.",
         "They would like to convert {amount} {source} to {target}.",
+        "{amount} {source} is the amount, {target} is what they want.",
     ),
     "book_table": (
         "A party of {people} had dinner at {restaurant} at {time}.",
@@ -44,6 +47,7 @@ _NOTES: dict[str, tuple[str, ...]] = {
         "{restaurant} has a booking at {time}: {people} people.",
         "Somebody asks for a table for {people} at {restaurant} at {time}.",
         "They would like to eat at {time} in {restaurant}, {people} people.",
+        "{people} people, a table at {time}: {restaurant} has it.",
     ),
     "set_alarm": (
         "The alarm rang at {time} on {date}.",
@@ -51,6 +55,7 @@ _NOTES: dict[str, tuple[str, ...]] = {
         "An alarm stands for {date}, the time is {time}.",
         "Somebody asks to wake up on {date} at {time}.",
         "They would like an alarm at {time}, on {date}.",
+        "{date}, {time}: that is when the alarm rings.",
     ),
     "send_message": (
         "A message reached {to}: {text}.",
@@ -58,6 +63,7 @@ _NOTES: dict[str, tuple[str, ...]] = {
         "Somebody told {to} the news that {text}.",
         "Somebody asks to let {to} know that {text}.",
         "They would like to write {to} a message that {text}.",
+        "{text}: that is the message for {to}.",
     ),
     "find_flight": (
         "The plane flew from {origin} to {destination} on {date}.",
@@ -65,6 +71,7 @@ _NOTES: dict[str, tuple[str, ...]] = {
         "She reached {destination} on {date}, coming from {origin}.",
         "Somebody asks for a flight from {origin} to {destination} on {date}.",
         "They would like to fly to {destination} from {origin}, on {date}.",
+        "{date} is the day of the flight from {origin} to {destination}.",
     ),
     "track_parcel": (
         "The parcel has the number {parcel_id}.",
@@ -72,6 +79,7 @@ _NOTES: dict[str, tuple[str, ...]] = {
         "A parcel arrived late, it was {parcel_id}.",
         "Somebody asks where the parcel {parcel_id} is.",
         "They would like to find their parcel, number {parcel_id}.",
+        "{parcel_id} is the number of a parcel.",
     ),
     "play_song": (
         "{artist} sang {title} and the music was good.",
@@ -79,6 +87,7 @@ _NOTES: dict[str, tuple[str, ...]] = {
         "They listened to {title} by {artist}.",
         "Somebody asks to hear {title} from {artist}.",
         "They would like to put on {artist} with the song {title}.",
+        "{title} is a song, {artist} is the artist.",
     ),
     "add_task": (
         "The list for {date} says to {task}.",
@@ -86,6 +95,7 @@ _NOTES: dict[str, tuple[str, ...]] = {
         "A reminder to {task} was noted for {date}.",
         "Somebody asks to note on the list for {date} to {task}.",
         "They need to {task} on {date} and would like a reminder.",
+        "{date}: {task}, says the list.",
     ),
     "get_stock_price": (
         "A stock of {company} was bought.",
@@ -93,6 +103,7 @@ _NOTES: dict[str, tuple[str, ...]] = {
         "The price of {company} shares was looked up.",
         "Somebody asks how much the {company} stock costs.",
         "They would like to know the share price of {company}.",
+        "{company} has a stock with a high price.",
     ),
 }
 

@@ -119,6 +119,8 @@ def _check_shape(spec: ScratchModel) -> None:
         problems.append("num_attention_heads is not a multiple of num_key_value_heads")
     if (spec.head_dim or spec.hidden_size // spec.num_attention_heads) % 2:
         problems.append("the size of one head is odd; rotary positions turn pairs")
+    if spec.word_pattern is not None:
+        problems += _pattern_problems(spec.word_pattern)
     if problems:
         raise UsageError(
             "this shape of a model is impossible",
@@ -126,6 +128,16 @@ def _check_shape(spec: ScratchModel) -> None:
             found="\n".join(problems),
             do="change these numbers in the recipe",
         )
+
+
+def _pattern_problems(pattern: str) -> list[str]:
+    from tokenizers import Regex
+
+    try:
+        Regex(pattern)
+    except Exception as err:  # the library raises no narrower type
+        return [f"word_pattern is no regular expression: {err}"]
+    return []
 
 
 def _sort_keys(folder: Path) -> None:

@@ -3,8 +3,10 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from uuid import UUID
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
 from swiftcore.artifacts import Store
@@ -39,6 +41,7 @@ def set_out(recipe: str, overrides: Sequence[str] | None) -> Iterator[Journey]:
     _forward_earlier(store)
     tracker = FlowTracker(store, _flow_key(), loaded.recipe.name)
     tracker.start_flow(flow_run.get_name() or loaded.recipe.name, loaded, _flow_tags(loaded))
+    _tag_flow_run(loaded)
     trip = Trip(loaded, road, store, loaded.runtime, tracker)
     status, problem = "KILLED", None
     try:
@@ -85,6 +88,14 @@ def _flow_tags(loaded: LoadedRecipe) -> dict[str, str]:
         "prefect.flow_run_name": str(flow_run.get_name()),
         **code_tags(),
     }
+
+
+def _tag_flow_run(loaded: LoadedRecipe) -> None:
+    """Add what people filter by in Prefect's UI to the tags a deployment may have given."""
+    recipe = loaded.recipe
+    tags = {*flow_run.get_tags(), f"recipe:{recipe.name}", f"method:{recipe.train.method}"}
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(_flow_key()), tags=sorted(tags))
 
 
 def _forward_earlier(store: Store) -> None:

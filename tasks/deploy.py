@@ -19,7 +19,6 @@ from tasks.running import is_transient
 @task(
     name="deploy",
     task_run_name="deploy {journey}",
-    tags=["stage", "stage:deploy"],
     cache_policy=NO_CACHE,  # an endpoint that was stopped must start again; an equal one is kept
     retries=2,
     retry_delay_seconds=[2, 15],

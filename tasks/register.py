@@ -22,7 +22,6 @@ from tasks.running import is_transient
 @task(
     name="register",
     task_run_name="register {journey}",
-    tags=["stage", "stage:register"],
     cache_policy=NO_CACHE,  # what is registered is MLflow's to say, and registering is idempotent
     retries=2,
     retry_delay_seconds=[2, 15],

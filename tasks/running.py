@@ -40,12 +40,15 @@ def is_transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
 
 
 def stage_task(function: _F) -> _F:
-    """Make a Prefect task of a stage: cached by fingerprint, retried only when that can help."""
+    """Make a Prefect task of a stage: cached by fingerprint, retried only when that can help.
+
+    Tasks carry no tags: for each tagged task Prefect asks the API for a concurrency slot, and on
+    SQLite that waits for the event writer (measured: 2 s a task). The flow run carries them.
+    """
     decorate = functools.partial(
         task,
         name=function.__name__,
         task_run_name=f"{function.__name__} {{journey}}",
-        tags=["stage", f"stage:{function.__name__}"],
         cache_policy=BY_FINGERPRINT,
         persist_result=True,
         result_serializer="json",

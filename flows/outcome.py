@@ -1,6 +1,7 @@
 """What `swift run` prints at its end: steps, candidates, the gate, and where everything is."""
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,8 @@ from tasks.run_card import candidate_rows
 
 def print_outcome(summary: Mapping[str, Any]) -> None:
     """Print a flow's summary for a person."""
-    console = Console()
+    # Into a file or a pipe, rich would fold the tables to 80 columns.
+    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(_steps(summary))
     if summary["candidates"]:
         console.print(_candidates(summary["candidates"]))

@@ -195,6 +195,8 @@ def _score(model: "nn.Module", rows: list[Mapping[str, Any]], device: str) -> _S
 
 
 def _recovery(quantized: _Score, unquantized: _Score, least: float) -> float:
+    if unquantized.accuracy == 0 and least == 0:
+        return 0.0  # nothing to keep, and nothing was asked for
     if unquantized.accuracy == 0:
         raise GateRefused(
             "the recovery can't be measured: the unquantized model predicts no label token right",

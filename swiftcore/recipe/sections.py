@@ -198,6 +198,7 @@ class TrainSection(Section):
     weight_decay: float = Field(default=0.1, ge=0, description="AdamW weight decay")
     adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW beta1")
     adam_beta2: float = Field(default=0.95, ge=0, lt=1, description="AdamW beta2")
+    adam_epsilon: float = Field(default=1e-8, gt=0, description="AdamW epsilon")
     max_grad_norm: float = Field(
         default=1.0, ge=0, description="gradient clipping; 0 switches it off"
     )

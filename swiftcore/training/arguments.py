@@ -44,6 +44,7 @@ def training_arguments(job: TrainJob, steps: int, has_validation: bool) -> "Trai
             weight_decay=train.weight_decay,
             adam_beta1=train.adam_beta1,
             adam_beta2=train.adam_beta2,
+            adam_epsilon=train.adam_epsilon,
             max_grad_norm=train.max_grad_norm,
             lr_scheduler_type=train.lr_scheduler_type,
             lr_scheduler_kwargs=train.lr_scheduler_kwargs,

@@ -7,7 +7,8 @@ from pathlib import Path
 from swiftcore.errors import StoreFull, SwiftError, TrainingFailed
 
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
-_DISK_WORDS = ("no space left on device", "disk quota exceeded")
+# torch's checkpoint writer notices a full disk only by a position that is not where it should be.
+_DISK_WORDS = ("no space left on device", "disk quota exceeded", "unexpected pos")
 OUT_OF_MEMORY = "training ran out of memory"
 
 

@@ -27,7 +27,7 @@ lint: install
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	@.venv/bin/lint-imports
 	@.venv/bin/pyright swiftcore tasks flows
-	@.venv/bin/codespell
+	@.venv/bin/codespell swiftcore tasks flows docs recipes *.md
 
 docs-check: data
 	@$(PY) -m pytest -q tests/test_docs.py

@@ -31,10 +31,12 @@ class TrainJob(BaseModel):
     torch_dtype: Dtype | None = None
     attn_impl: str | None = None
     device: str = "cpu"
-    num_threads: int = Field(1, ge=1)
-    num_workers: int = Field(0, ge=0)
+    num_threads: int = Field(default=1, ge=1)
+    num_workers: int = Field(default=0, ge=0)
     micro_batch_size: int | None = Field(
-        None, ge=1, description="rows a forward, when memory does not allow the recipe's number"
+        default=None,
+        ge=1,
+        description="rows a forward, when memory does not allow the recipe's number",
     )
 
     def batch_plan(self) -> tuple[int, int]:

@@ -188,8 +188,12 @@ class Registry:
         return found
 
     def tag(self, version: Version, tags: Mapping[str, str]) -> None:
-        """Set tags of a version."""
-        with self._answering():
+        """Set tags of a version.
+
+        Under the model's lease: MLflow inserts a tag after looking for it, so two identical runs
+        that set the same one at once would meet at its unique constraint.
+        """
+        with self._held(version.name), self._answering():
             self._tag(version, tags)
 
     def open(self, version: Version) -> Path:

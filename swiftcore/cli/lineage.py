@@ -34,9 +34,21 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if ":/" in options.reference:
         print(options.reference)
-    for depth, node in tree.walk():
-        print(_line(depth, node))
+    _print_tree(tree, 0, set())
     return 0
+
+
+def _print_tree(node: LineageNode, depth: int, shown: set[str]) -> None:
+    """Print a node and its inputs; what was shown before is named, and not unfolded again."""
+    fingerprint = node.ref.fingerprint
+    if node.inputs and fingerprint in shown:
+        print(f"{_line(depth, node).partition('  [')[0]}  (as above)")
+        return
+    print(_line(depth, node))
+    if fingerprint:
+        shown.add(fingerprint)
+    for inner in node.inputs:
+        _print_tree(inner, depth + 1, shown)
 
 
 def _line(depth: int, node: LineageNode) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from swiftcore.artifacts.record import write_text_synced
+from swiftcore.atomic import write_text_synced
 
 Event = dict[str, Any]
 _MAX_POINTS = 900  # MLflow takes at most 1000 metrics a batch

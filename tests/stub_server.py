@@ -10,12 +10,13 @@ import socket
 import sys
 
 from swiftcore.errors import ModelMissing
+from swiftcore.processes import die_with_parent
 from swiftcore.serving import server
 
 
 def main():
     arguments = server.parser().parse_args()
-    server.die_with(arguments.parent)
+    die_with_parent(arguments.parent)
     folder = arguments.model
     path = folder / "behaviour.txt"
     behaviour = path.read_text() if path.exists() else ""

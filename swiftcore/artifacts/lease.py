@@ -22,11 +22,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import psutil
 from pydantic import ConfigDict, TypeAdapter
 
-from swiftcore.artifacts.record import write_text_synced
+from swiftcore.atomic import write_text_synced
 from swiftcore.errors import LeaseHeld, LeaseLost
+from swiftcore.processes import process_start, process_table
 
 HEARTBEAT_SECONDS = 2.0
 STALE_AFTER_SECONDS = 30.0
@@ -72,33 +72,6 @@ class Owner:
     def describe(self) -> str:
         """Return the owner as a person would name it."""
         return f"process {self.pid} on {self.host}"
-
-
-def process_start(pid: int) -> float | None:
-    """Return the start time of a live process, so that a reused pid is not taken for the old one.
-
-    On Linux this is the kernel's count of ticks since boot: a clock that is set does not move it.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        state, *numbers = stat.rpartition(")")[2].split()
-        return None if state in "ZX" else float(numbers[18])
-    except (OSError, ValueError, IndexError):
-        pass
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.Error:
-        return None
-
-
-def process_table() -> str:
-    """Return what names this boot of the machine and this pid namespace; "" where unknown."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot}:{os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return ""
 
 
 _OWNER = TypeAdapter(Owner)

@@ -6,11 +6,9 @@ before its types, names and paths have been checked.
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
-from uuid import uuid4
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -155,17 +153,3 @@ def read_record(folder: Path) -> Record:
             do="run the step again; it will be recomputed",
         ) from err
     return Record.from_json(text, path)
-
-
-def write_text_synced(path: Path, text: str) -> None:
-    """Write a file so that it is either absent, old or complete, even after a power cut."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -25,7 +25,8 @@ from pathlib import Path
 
 from swiftcore.artifacts.digests import DigestCache, entries_under, tree_digest
 from swiftcore.artifacts.fingerprint import Identity
-from swiftcore.artifacts.record import RECORD_NAME, Record, read_record, write_text_synced
+from swiftcore.artifacts.record import RECORD_NAME, Record, read_record
+from swiftcore.atomic import write_text_synced
 from swiftcore.errors import ArtifactDamaged, UsageError
 
 IDENTITY_NAME = "identity.json"

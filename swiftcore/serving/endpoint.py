@@ -10,13 +10,13 @@ logs/           output of the gateway and of each backend
 import fcntl
 import json
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from swiftcore.atomic import write_text_synced
 from swiftcore.errors import ArtifactDamaged
 from swiftcore.serving.process import ProcessIdentity
 
@@ -93,13 +93,8 @@ class EndpointFolder:
         return fields
 
     def _replace(self, name: str, fields: dict[str, Any]) -> None:
-        unfinished = self.path / f"{name}.tmp-{uuid.uuid4().hex}"
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(fields, file, ensure_ascii=False, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, self.path / name)
+        text = json.dumps(fields, ensure_ascii=False, indent=1)
+        write_text_synced(self.path / name, text, mode=0o600)
 
 
 def _damaged(path: Path, found: str) -> ArtifactDamaged:

@@ -4,8 +4,9 @@ import os
 import signal
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
+
+from swiftcore.processes import process_start, process_table
 
 
 @dataclass(frozen=True)
@@ -68,25 +69,5 @@ def owner_of_port(port: int) -> str | None:
 
 
 def _start(pid: int) -> str | None:
-    stat = Path(f"/proc/{pid}/stat")
-    if not Path("/proc/self/stat").exists():
-        return _portable_start(pid)
-    try:
-        fields = stat.read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    state, ticks = fields[0], fields[19]
-    if state in "ZX":
-        return None
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot}:{ticks}"
-
-
-def _portable_start(pid: int) -> str | None:
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else str(process.create_time())
-    except psutil.Error:
-        return None
+    started = process_start(pid)
+    return None if started is None else f"{process_table()}:{started:.0f}"

@@ -1,19 +1,18 @@
 """The command that serves one model folder: `python -m swiftcore.serving.server --model DIR`."""
 
 import argparse
-import ctypes
 import json
 import logging
 import os
-import signal
 import socket
 import sys
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swiftcore.errors import EnvironmentMissing, SwiftError
+from swiftcore.atomic import write_text_synced
+from swiftcore.errors import SwiftError
+from swiftcore.processes import die_with_parent
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -58,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or Ctrl-C; return the exit code."""
     arguments = parser().parse_args(argv)
     if arguments.parent is not None:
-        die_with(arguments.parent)
+        die_with_parent(arguments.parent)
     logging.basicConfig(
         level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -67,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SwiftError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         if arguments.error_file:
-            _write_error(arguments.error_file, error)
+            write_text_synced(arguments.error_file, json.dumps(error.as_dict()))
         return error.exit_code
     return 0
 
@@ -95,19 +94,6 @@ def serve(arguments: argparse.Namespace) -> None:
         host, port = listener.getsockname()[:2]
         logging.getLogger(__name__).info("serving %s on http://%s:%d", arguments.name, host, port)
         server.run(sockets=[listener])
-
-
-def die_with(parent: int) -> None:
-    """Ask the kernel to end this process when its parent dies, however it dies.
-
-    Raises:
-        EnvironmentMissing: the parent is dead already.
-    """
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != parent:
-        raise EnvironmentMissing("the process that started this server is gone", found=parent)
 
 
 def _build_app(arguments: argparse.Namespace) -> "tuple[FastAPI, Limits]":
@@ -143,12 +129,6 @@ def _build_app(arguments: argparse.Namespace) -> "tuple[FastAPI, Limits]":
         fingerprint=arguments.fingerprint,
     )
     return create_app(service, api_key=os.environ.get(API_KEY_VARIABLE) or None), limits
-
-
-def _write_error(path: Path, error: SwiftError) -> None:
-    unfinished = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex}")
-    unfinished.write_text(json.dumps(error.as_dict()), encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 if __name__ == "__main__":

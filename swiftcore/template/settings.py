@@ -1,12 +1,11 @@
 """The template's settings beside a model: what is served is what was trained."""
 
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from swiftcore.atomic import write_text_synced
 from swiftcore.errors import ArtifactDamaged, ModelMissing
 from swiftcore.template.factory import get_template
 from swiftcore.template.template import SETTINGS_SCHEMA, Template
@@ -20,10 +19,8 @@ def write_template_settings(folder: Path, settings: Mapping[str, Any]) -> Path:
     """Write `Template.settings` into a folder, atomically, and return the file's path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / SETTINGS_FILE
-    temporary = folder / f".{SETTINGS_FILE}.{uuid.uuid4().hex}"
     text = json.dumps(dict(settings), ensure_ascii=False, indent=2, sort_keys=True) + "\n"
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text_synced(path, text)
     return path
 
 

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from swiftcore.atomic import write_text_synced
+
 Line = dict[str, Any]
 
 
@@ -27,9 +29,7 @@ class MetricsLog:
     def keep_until(self, step: int) -> None:
         """Drop the lines of later steps, and a line that a crash cut off."""
         kept = [line for line in read_lines(self._path) if line["step"] <= step]
-        partial = self._path.with_name(self._path.name + ".partial")
-        partial.write_text("".join(_json(line) for line in kept), encoding="utf-8")
-        os.replace(partial, self._path)
+        write_text_synced(self._path, "".join(_json(line) for line in kept))
 
     def append(self, line: Line) -> None:
         """Write one line and bring it to the disk."""

@@ -13,12 +13,13 @@ from typing import Any
 
 from swiftcore.errors import Cancelled
 from swiftcore.models.loading import is_quantized
+from swiftcore.processes import die_with_parent
 from swiftcore.training import checkpoints
 from swiftcore.training.failures import as_swift_error
 from swiftcore.training.job import TrainJob, TrainResult
 from swiftcore.training.metrics import MetricsLog, read_lines
 from swiftcore.training.rows import read_rows, require_labels
-from swiftcore.training.stopping import StopRequest, die_with_parent
+from swiftcore.training.stopping import StopRequest
 from swiftcore.training.workspace import Workspace, write_atomically
 
 

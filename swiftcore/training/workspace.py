@@ -1,9 +1,10 @@
 """The files through which a training process and the process that watches it talk."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from swiftcore.atomic import write_text_synced
 
 
 class Workspace:
@@ -35,6 +36,4 @@ class Workspace:
 
 def write_atomically(file: Path, value: dict[str, Any]) -> None:
     """Write JSON so that a reader sees the old file or the whole new one."""
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
-    os.replace(partial, file)
+    write_text_synced(file, json.dumps(value, ensure_ascii=False))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from swiftcore.data import has_split, ingest_dataset, load_rows, row_origins
+from swiftcore.data import build_dataset, has_split, load_rows, row_origins
 from swiftcore.errors import DataError, SwiftError, UsageError, from_dict
 from swiftcore.recipe.sections import DataSection
 
@@ -45,7 +45,7 @@ def test_every_source_row_has_exactly_one_fate():
         val_dataset=["val.jsonl"],
         test_dataset=["test.jsonl"],
     )
-    report = ingest_dataset(section, Path("out"))
+    report = build_dataset(section, Path("out"))
     first, second, val, test = report.sources
     assert (first.rows, first.quarantined, first.duplicates, first.held_out) == (56, 2, 2, 2)
     assert (first.not_sampled, first.used, first.repeated) == (10, 40, 0)
@@ -64,7 +64,7 @@ def test_every_source_row_has_exactly_one_fate():
 
 
 def test_counts_that_do_not_add_up_are_our_bug_and_raise():
-    report = ingest_dataset(DataSection(dataset=[_write("a.jsonl", _qa(range(3)))]), Path("out"))
+    report = build_dataset(DataSection(dataset=[_write("a.jsonl", _qa(range(3)))]), Path("out"))
     report.sources[0].duplicates += 1
     with pytest.raises(SwiftError, match="do not add up") as caught:
         report.check()
@@ -73,7 +73,7 @@ def test_counts_that_do_not_add_up_are_our_bug_and_raise():
 
 def test_the_quarantine_names_place_and_reason_and_keeps_the_raw_row():
     rows = [*_qa(range(40)), '{"cut', {"messages": [{"role": "alien", "content": "é"}]}]
-    ingest_dataset(DataSection(dataset=[_write("a.jsonl", rows)]), Path("out"))
+    build_dataset(DataSection(dataset=[_write("a.jsonl", rows)]), Path("out"))
     lines = Path("out/quarantine.jsonl").read_text().splitlines()
     cut, alien = (json.loads(line) for line in lines)
     assert (cut["source"], cut["line"], cut["row"]) == ("a.jsonl", 41, '{"cut')
@@ -85,13 +85,13 @@ def test_the_same_bytes_make_the_same_parquet_in_another_folder_and_process(fold
     rows = [*_qa(range(200)), {"query": "x", "response": "y", "label": 1}]
     rows += [{"messages": [{"role": "user", "content": "u"}], "tools": [{"b": 1, "a": 2}]}]
     section = DataSection(dataset=[_write("a.jsonl", rows)], split_dataset_ratio=0.1)
-    ingest_dataset(section, Path("out"))
+    build_dataset(section, Path("out"))
     (folder / "other").mkdir()
     (folder / "other" / "a.jsonl").write_bytes(Path("a.jsonl").read_bytes())
     script = (
-        "from pathlib import Path; from swiftcore.data import ingest_dataset;"
+        "from pathlib import Path; from swiftcore.data import build_dataset;"
         "from swiftcore.recipe.sections import DataSection;"
-        "ingest_dataset(DataSection(dataset=['a.jsonl'], split_dataset_ratio=0.1), Path('out'))"
+        "build_dataset(DataSection(dataset=['a.jsonl'], split_dataset_ratio=0.1), Path('out'))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     root = str(Path(__file__).parents[1])
@@ -120,7 +120,7 @@ def test_rows_come_back_as_they_were_with_keys_in_order_and_types():
         {"messages": [{"role": "user", "content": "y"}], "rejected_response": "n"},
     ]
     section = DataSection(dataset=[_write("a.jsonl", rows)], dataset_shuffle=False)
-    ingest_dataset(section, Path("out"))
+    build_dataset(section, Path("out"))
     loaded = load_rows(Path("out"), "train")
     assert loaded == rows
     assert list(loaded[0]["chat_template_kwargs"]) == ["z", "a"]
@@ -129,13 +129,13 @@ def test_rows_come_back_as_they_were_with_keys_in_order_and_types():
 
 
 def test_any_parquet_tool_reads_messages_as_text():
-    ingest_dataset(DataSection(dataset=[_write("a.jsonl", _qa([1]))]), Path("out"))
+    build_dataset(DataSection(dataset=[_write("a.jsonl", _qa([1]))]), Path("out"))
     table = pq.read_table("out/train.parquet").to_pydict()
     assert json.loads(table["messages"][0])[1] == {"role": "assistant", "content": "a1"}
 
 
 def test_a_split_is_there_or_its_absence_is_said():
-    ingest_dataset(DataSection(dataset=[_write("a.jsonl", _qa([1]))]), Path("out"))
+    build_dataset(DataSection(dataset=[_write("a.jsonl", _qa([1]))]), Path("out"))
     assert has_split(Path("out"), "train")
     assert not has_split(Path("out"), "val")
     with pytest.raises(DataError) as caught:
@@ -146,7 +146,7 @@ def test_a_split_is_there_or_its_absence_is_said():
 def test_a_validation_split_is_disjoint_even_when_copies_are_kept():
     _write("a.jsonl", _qa(range(20)) * 2)
     section = DataSection(dataset=["a.jsonl"], split_dataset_ratio=0.25, deduplicate=False)
-    report = ingest_dataset(section, Path("out"))
+    report = build_dataset(section, Path("out"))
     assert not set(_answers("train")) & set(_answers("val"))
     assert len(_answers("val")) == 10
     assert report.sources[0].held_out > 0
@@ -159,7 +159,7 @@ def test_training_order_is_shuffled_by_seed_and_kept_without_shuffle():
     in_order = [f"a{n}" for n in range(60)]
     orders = []
     for out, options in (("x", {}), ("y", {"data_seed": 1}), ("z", {"dataset_shuffle": False})):
-        ingest_dataset(DataSection(dataset=["a.jsonl", "b.jsonl"], **options), Path(out))
+        build_dataset(DataSection(dataset=["a.jsonl", "b.jsonl"], **options), Path(out))
         orders.append(_answers("train", out))
     assert orders[2] == in_order
     assert orders[0] != orders[1]
@@ -170,7 +170,7 @@ def test_training_order_is_shuffled_by_seed_and_kept_without_shuffle():
 def test_every_row_bad_fails_with_the_first_reasons_and_keeps_the_quarantine():
     _write("a.jsonl", [{"foo": n} for n in range(30)] + ["{"])
     with pytest.raises(DataError) as caught:
-        ingest_dataset(DataSection(dataset=["a.jsonl"]), Path("out"))
+        build_dataset(DataSection(dataset=["a.jsonl"]), Path("out"))
     assert caught.value.exit_code == 3
     assert "a.jsonl:1: no column holds a conversation" in (caught.value.found or "")
     assert "29 more" in (caught.value.found or "")
@@ -184,7 +184,7 @@ def test_a_bad_source_fails_although_the_others_are_good():
     _write("good.jsonl", _qa(range(100)))
     _write("bad.jsonl", [{"foo": 1}])
     with pytest.raises(DataError, match="all 1 rows are bad"):
-        ingest_dataset(DataSection(dataset=["good.jsonl", "bad.jsonl"]), Path("out"))
+        build_dataset(DataSection(dataset=["good.jsonl", "bad.jsonl"]), Path("out"))
 
 
 def test_the_share_of_bad_rows_decides_role_by_role():
@@ -192,15 +192,15 @@ def test_the_share_of_bad_rows_decides_role_by_role():
     _write("test.jsonl", [*_qa(range(2000, 2009)), {"foo": 1}])
     section = DataSection(dataset=["train.jsonl"], test_dataset=["test.jsonl"])
     with pytest.raises(DataError, match="1 of 10 test rows"):
-        ingest_dataset(section, Path("out"))
+        build_dataset(section, Path("out"))
     allowed = section.model_copy(update={"max_quarantine_share": 0.1})
-    assert ingest_dataset(allowed, Path("out2")).splits == {"train": 1000, "test": 9}
+    assert build_dataset(allowed, Path("out2")).splits == {"train": 1000, "test": 9}
 
 
 def test_strict_stops_at_the_first_bad_row():
     _write("a.jsonl", [*_qa(range(100)), {"foo": 1}])
     with pytest.raises(DataError) as caught:
-        ingest_dataset(DataSection(dataset=["a.jsonl"], strict=True), Path("out"))
+        build_dataset(DataSection(dataset=["a.jsonl"], strict=True), Path("out"))
     assert caught.value.where == "a.jsonl:101"
 
 
@@ -216,7 +216,7 @@ def test_dirty_rows_are_quarantined_and_odd_but_valid_ones_kept():
         '{"messages": []}',
     ]
     _write("a.jsonl", [*_qa(range(97)), *odd, *dirty])
-    report = ingest_dataset(DataSection(dataset=["a.jsonl"]), Path("out"))
+    report = build_dataset(DataSection(dataset=["a.jsonl"]), Path("out"))
     assert report.total("quarantined") == 3
     assert report.splits == {"train": 100}
     reasons = [
@@ -229,14 +229,14 @@ def test_dirty_rows_are_quarantined_and_odd_but_valid_ones_kept():
 def test_an_empty_file_is_bad_data():
     Path("a.jsonl").touch()
     with pytest.raises(DataError, match="empty") as caught:
-        ingest_dataset(DataSection(dataset=["a.jsonl"]), Path("out"))
+        build_dataset(DataSection(dataset=["a.jsonl"]), Path("out"))
     assert caught.value.where == "a.jsonl"
 
 
 def test_a_renamed_column_that_no_row_has_is_a_usage_error():
     _write("a.jsonl", [{"ask": "q", "reply": "r"}] * 3)
     with pytest.raises(UsageError) as caught:
-        ingest_dataset(
+        build_dataset(
             DataSection(dataset=["a.jsonl"], columns={"ask": "query", "repyl": "response"}),
             Path("out"),
         )
@@ -248,26 +248,26 @@ def test_training_rows_that_are_all_evaluated_leave_nothing_to_train_on():
     _write("a.jsonl", _qa(range(5)))
     section = DataSection(dataset=["a.jsonl"], test_dataset=["a.jsonl"])
     with pytest.raises(DataError, match="no training row is left"):
-        ingest_dataset(section, Path("out"))
+        build_dataset(section, Path("out"))
 
 
 def test_a_split_ratio_beside_validation_files_is_refused():
     _write("a.jsonl", _qa(range(5)))
     section = DataSection(dataset=["a.jsonl"], val_dataset=["a.jsonl"], split_dataset_ratio=0.1)
     with pytest.raises(UsageError, match="named twice"):
-        ingest_dataset(section, Path("out"))
+        build_dataset(section, Path("out"))
 
 
 def test_a_split_that_is_impossible_names_its_entry():
     _write("a.jsonl", _qa(range(5)))
     with pytest.raises(UsageError) as caught:
-        ingest_dataset(DataSection(dataset=["a.jsonl#1"], split_dataset_ratio=0.5), Path("out"))
+        build_dataset(DataSection(dataset=["a.jsonl#1"], split_dataset_ratio=0.5), Path("out"))
     assert caught.value.where == "a.jsonl#1"
 
 
 def test_the_report_notes_what_a_careful_reader_should_know():
     _write("a.jsonl", [{"problem": f"p{n}", "solution": "s", "answer": "a"} for n in range(3)])
-    report = ingest_dataset(DataSection(dataset=["a.jsonl"]), Path("out"))
+    report = build_dataset(DataSection(dataset=["a.jsonl"]), Path("out"))
     assert any("solution, answer could each be the response" in note for note in report.notes)
     assert any("3 of 3 train rows hold a prompt without an answer" in x for x in report.notes)
     assert report.unused_columns == {"answer": 3, "solution": 3}
@@ -283,7 +283,7 @@ def test_progress_hears_how_far_the_reading_is():
 
     _write("a.jsonl", _qa(range(2500)))
     listener = Listener()
-    ingest_dataset(DataSection(dataset=["a.jsonl"]), Path("out"), progress=listener)
+    build_dataset(DataSection(dataset=["a.jsonl"]), Path("out"), progress=listener)
     assert listener.news == [(1000, None), (2000, None), (2500, 2500)]
 
 
@@ -294,7 +294,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 def test_real_gsm8k_rows_arrive_whole():
     source = SHARED / "math" / "gsm8k_train.jsonl.gz"
     section = DataSection(dataset=[str(source)], split_dataset_ratio=0.02)
-    report = ingest_dataset(section, Path("out"))
+    report = build_dataset(section, Path("out"))
     with gzip.open(source, "rt", encoding="utf-8") as stream:
         raw = [json.loads(line) for line in stream]
     assert report.total("rows") == len(raw) == sum(report.splits.values())
@@ -304,7 +304,7 @@ def test_real_gsm8k_rows_arrive_whole():
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real data in ../shared/data is not here")
 def test_real_tool_dialogues_keep_their_roles_and_tools():
     source = SHARED / "agent" / "llamafactory_glaive_toolcall_en_demo.json.gz"
-    report = ingest_dataset(DataSection(dataset=[str(source)]), Path("out"))
+    report = build_dataset(DataSection(dataset=[str(source)]), Path("out"))
     assert report.total("quarantined") == 0
     rows = load_rows(Path("out"), "train")
     roles = {message["role"] for row in rows for message in row["messages"]}

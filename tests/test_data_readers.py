@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from swiftcore.data import SourceRow, read_rows
-from swiftcore.data.lines import MAX_LINE_BYTES
+from swiftcore.data.readers.lines import MAX_LINE_BYTES
 from swiftcore.errors import DataError
 
 A, B = {"query": "a", "response": "é"}, {"query": "b", "response": "\u2028 🙂"}

@@ -1,14 +1,14 @@
 """Raw sources become datasets: reading, row formats, quarantine, duplicates, sampling, splits."""
 
 from swiftcore.data.dataset import has_split, load_rows, row_origins
-from swiftcore.data.formats import RowNormalizer, normalize_rows
-from swiftcore.data.ingest import ingest_dataset
+from swiftcore.data.ingest import build_dataset
 from swiftcore.data.quarantine import QuarantinedRow, RejectedRow
-from swiftcore.data.readers import SourceRow, read_rows
+from swiftcore.data.readers.files import SourceRow, read_rows
 from swiftcore.data.report import IngestReport, SourceCounts
+from swiftcore.data.rows.formats import RowNormalizer, normalize_rows
 from swiftcore.data.sampling import sample_indices
-from swiftcore.data.sources import SourceFile, source_files
-from swiftcore.data.spec import DatasetSpec, parse_dataset_spec
+from swiftcore.data.sources.local import SourceFile, source_files
+from swiftcore.data.sources.spec import DatasetSpec, parse_dataset_spec
 
 __all__ = [
     "DatasetSpec",
@@ -19,8 +19,8 @@ __all__ = [
     "SourceCounts",
     "SourceFile",
     "SourceRow",
+    "build_dataset",
     "has_split",
-    "ingest_dataset",
     "load_rows",
     "normalize_rows",
     "parse_dataset_spec",

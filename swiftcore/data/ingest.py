@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from swiftcore.data.dataset import StoredRow, write_split
-from swiftcore.data.formats import RowNormalizer
-from swiftcore.data.messages import json_text
 from swiftcore.data.quarantine import QuarantineFile, RejectedRow
-from swiftcore.data.readers import read_rows
+from swiftcore.data.readers.files import read_rows
 from swiftcore.data.report import IngestReport, SourceCounts
-from swiftcore.data.sources import source_files
+from swiftcore.data.rows.formats import RowNormalizer
+from swiftcore.data.rows.messages import json_text
+from swiftcore.data.sources.local import source_files
 from swiftcore.data.splits import GoodRow, Source, choose_splits
 from swiftcore.errors import DataError, UsageError
 from swiftcore.progress import Progress, Silent
@@ -26,7 +26,7 @@ _ROWS_BETWEEN_NEWS = 1000
 _NUM_REASONS = 20
 
 
-def ingest_dataset(
+def build_dataset(
     section: DataSection, out_dir: Path, *, progress: Progress | None = None
 ) -> IngestReport:
     """Write `train.parquet`, `val.parquet`, `test.parquet`, the quarantine, report and card.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from swiftcore.data.sources import Role
+from swiftcore.data.sources.local import Role
 from swiftcore.errors import SwiftError
 
 _COUNTS = ("rows", "quarantined", "duplicates", "held_out", "not_sampled", "used", "repeated")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from swiftcore.data.dataset import StoredRow
 from swiftcore.data.report import SourceCounts
 from swiftcore.data.sampling import sample_indices, shuffled
-from swiftcore.data.sources import SourceFile
+from swiftcore.data.sources.local import SourceFile
 from swiftcore.errors import UsageError
 from swiftcore.recipe.sections import DataSection
 

@@ -45,9 +45,9 @@ def _suffixes(path: str) -> list[str]:
 
 
 def _run(run: StageRun) -> Produced:
-    from swiftcore.data import ingest_dataset
+    from swiftcore.data import build_dataset
 
-    report = ingest_dataset(run.recipe.data, run.area.out, progress=run.progress)
+    report = build_dataset(run.recipe.data, run.area.out, progress=run.progress)
     counts = {name: report.total(name) for name in ("rows", "quarantined", "duplicates")}
     counts |= report.splits
     return Produced(metrics={name: float(count) for name, count in counts.items()})

@@ -3,8 +3,14 @@
 import json
 from collections.abc import Callable
 
-from swiftcore.data.messages import json_text, kind_of, parse_literal, standard_messages, text_of
 from swiftcore.data.quarantine import RejectedRow
+from swiftcore.data.rows.messages import (
+    json_text,
+    kind_of,
+    parse_literal,
+    standard_messages,
+    text_of,
+)
 
 Row = dict[str, object]
 

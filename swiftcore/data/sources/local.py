@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from swiftcore.data.readers import DATA_SUFFIXES, data_suffix
-from swiftcore.data.spec import DatasetSpec, parse_dataset_spec
+from swiftcore.data.readers.files import DATA_SUFFIXES, data_suffix
+from swiftcore.data.sources.spec import DatasetSpec, parse_dataset_spec
 from swiftcore.errors import DataError, EnvironmentMissing, UsageError
 from swiftcore.recipe.sections import DataSection
 

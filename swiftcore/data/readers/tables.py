@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from swiftcore.data.lines import MAX_LINE_BYTES, Parsed, excerpt, read_lines
+from swiftcore.data.readers.lines import MAX_LINE_BYTES, Parsed, excerpt, read_lines
 from swiftcore.errors import DataError
 
 _PARQUET_BATCH_ROWS = 1024

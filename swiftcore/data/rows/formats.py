@@ -12,14 +12,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from swiftcore.data.messages import (
+from swiftcore.data.quarantine import QuarantinedRow, RejectedRow
+from swiftcore.data.rows.messages import (
     kind_of,
     parse_literal,
     standard_messages,
     text_of,
 )
-from swiftcore.data.quarantine import QuarantinedRow, RejectedRow
-from swiftcore.data.standard import finish_row
+from swiftcore.data.rows.standard import finish_row
 from swiftcore.errors import DataError, UsageError
 
 Row = dict[str, object]

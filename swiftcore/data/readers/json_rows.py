@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from swiftcore.data.lines import Parsed, excerpt, read_lines
+from swiftcore.data.readers.lines import Parsed, excerpt, read_lines
 from swiftcore.errors import DataError
 
 # A JSON document is parsed in memory, so a gzip bomb must end somewhere.

@@ -1,0 +1,1 @@
+"""Raw rows of any accepted spelling become standard rows."""

@@ -1,0 +1,1 @@
+"""Dataset entries and the files they stand for."""

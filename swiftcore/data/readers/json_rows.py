@@ -1,32 +1,31 @@
 """Readers of JSON documents and JSON lines."""
 
-import io
 import json
-import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import BinaryIO
 
+from swiftcore.data.readers.json_document import JsonText
+from swiftcore.data.readers.json_values import decode
 from swiftcore.data.readers.lines import Parsed, excerpt, read_lines
-from swiftcore.errors import DataError
-
-# A JSON document is parsed in memory, so a gzip bomb must end somewhere.
-MAX_DOCUMENT_BYTES = 2**30
-
-_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def read_jsonl(stream: BinaryIO, source: str) -> Iterator[Parsed]:
     """Yield one value a line."""
-    for number, line, problem in read_lines(stream):
+    return read_jsonl_part(stream, 1, None)
+
+
+def read_jsonl_part(stream: BinaryIO, first_line: int, size_bytes: int | None) -> Iterator[Parsed]:
+    """Yield one value a line from here on, up to the line that reaches a number of bytes."""
+    for number, line, problem in read_lines(stream, first_line, size_bytes):
         if problem is not None:
             yield Parsed(number, line, problem)
-        elif isinstance(line, bytes) and not line.isspace():
+        elif isinstance(line, bytes) and not line.isspace() and line:
             yield _json_line(number, line)
 
 
 def _json_line(number: int, line: bytes) -> Parsed:
     try:
-        return Parsed(number, _DECODER.decode(line.rstrip(b"\r\n").decode("utf-8")))
+        return Parsed(number, decode(line.rstrip(b"\r\n").decode("utf-8")))
     except UnicodeDecodeError as err:
         problem = f"invalid UTF-8 at byte {err.start + 1} of the line"
     except json.JSONDecodeError as err:
@@ -41,104 +40,76 @@ def read_json(stream: BinaryIO, source: str) -> Iterator[Parsed]:
     """Yield the rows of a JSON document; a document with a syntax error is refused as a whole.
 
     Where a document breaks off nobody can say how many rows are lost, so no share of bad rows
-    would be true: it raises instead.
+    would be true: it raises instead. A row that is JSON but can't be taken (a key twice, nested
+    too deep, too long) is skipped to its end and comes with its problem.
     """
-    raw = stream.read(MAX_DOCUMENT_BYTES + 1)
-    if len(raw) > MAX_DOCUMENT_BYTES:
-        raise DataError(
-            "the JSON document is too large to read at once",
-            where=source,
-            expected=f"at most {MAX_DOCUMENT_BYTES} bytes",
-            do="convert it to .jsonl, which is read line by line",
-        )
-    text = _decode_document(raw, source)
-    start = _skip_space(text, 0)
-    if start == len(text):
+    text = JsonText(stream, source)
+    first = text.peek()
+    if not first:
         return
-    if text[start] == "[":
-        yield from _list_items(text, start, source)
+    if text.is_json_lines():
+        stream.seek(0)
+        yield from read_jsonl(stream, source)
         return
-    value, end = _decode_at(text, start, source)
-    if _skip_space(text, end) < len(text):
-        yield from read_jsonl(io.BytesIO(raw), source)
-    elif isinstance(value, dict) and isinstance(value.get("data"), list):
-        yield from _list_items(text, _value_start(text, start, "data", source), source)
+    if first == "[":
+        yield from _items(text)
+    elif first == "{":
+        yield from _object_rows(text)
     else:
-        yield Parsed(_line_of(text, start), value)
+        yield Parsed(text.line(), *text.take_value())
+    if text.peek():
+        raise text.broken("something follows the end of the document")
 
 
-def _decode_document(raw: bytes, source: str) -> str:
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as err:
-        line = raw.count(b"\n", 0, err.start) + 1
-        raise DataError(
-            "the JSON document is not UTF-8",
-            where=f"{source}:{line}",
-            found=f"byte {raw[err.start]:#04x}",
-            do="save it as UTF-8",
-        ) from err
+def _object_rows(text: JsonText) -> Iterator[Parsed]:
+    """Yield the list under the key data, or the object itself where there is no such list."""
+    value, problem = text.look_at_value()
+    has_data = isinstance(value, dict) and isinstance(value.get("data"), list)
+    if has_data or problem is not None:
+        has_data = yield from _data_items(text)
+        if has_data:
+            return
+        text.rewind()
+        text.peek()
+    yield Parsed(text.line(), *text.take_value())
 
 
-def _list_items(text: str, start: int, source: str) -> Iterator[Parsed]:
-    at, line, counted = _skip_space(text, start + 1), 1, 0
-    if text[at : at + 1] == "]":
+def _data_items(text: JsonText) -> Generator[Parsed, None, bool]:
+    has_data = False
+    text.step()
+    while text.peek() == '"':
+        key, _ = text.take_value()
+        if text.peek() != ":":
+            raise text.broken("expected : after a key")
+        text.step()
+        if key == "data" and text.peek() == "[":
+            if has_data:
+                raise text.broken("the key 'data' stands in the document more than once")
+            has_data = True
+            yield from _items(text)
+        else:
+            text.skip_value()
+        if text.peek() != ",":
+            break
+        text.step()
+    if text.peek() != "}":
+        raise text.broken("expected , or } after a value")
+    text.step()
+    return has_data
+
+
+def _items(text: JsonText) -> Iterator[Parsed]:
+    text.step()
+    if text.peek() == "]":
+        text.step()
         return
     while True:
-        line += text.count("\n", counted, at)
-        counted = at
-        value, end = _decode_at(text, at, source)
-        yield Parsed(line, value)
-        end = _skip_space(text, end)
-        if text[end : end + 1] == "]":
+        text.peek()
+        line = text.line()
+        yield Parsed(line, *text.take_value())
+        mark = text.peek()
+        if mark not in ("]", ","):
+            raise text.broken("expected , or ] after a row")
+        text.step()
+        if mark == "]":
             return
-        if text[end : end + 1] != ",":
-            raise _broken_document(text, end, source, "expected , or ] after a row")
-        at = _skip_space(text, end + 1)
-
-
-def _value_start(text: str, start: int, wanted: str, source: str) -> int:
-    """Return where the value of the last key `wanted` begins in the object that starts here."""
-    at, found = _skip_space(text, start + 1), start
-    while text[at : at + 1] == '"':
-        key, end = _decode_at(text, at, source)
-        value_at = _skip_space(text, _skip_space(text, end) + 1)
-        if key == wanted:
-            found = value_at
-        _, end = _decode_at(text, value_at, source)
-        at = _skip_space(text, _skip_space(text, end) + 1)
-    return found
-
-
-def _decode_at(text: str, at: int, source: str) -> tuple[object, int]:
-    try:
-        return _DECODER.raw_decode(text, at)
-    except json.JSONDecodeError as err:
-        raise _broken_document(text, err.pos, source, err.msg) from err
-    except (ValueError, RecursionError) as err:
-        raise _broken_document(text, at, source, str(err)) from err
-
-
-def _broken_document(text: str, at: int, source: str, problem: str) -> DataError:
-    return DataError(
-        "the file is not valid JSON",
-        where=f"{source}:{_line_of(text, at)}",
-        found=problem,
-        do="mend the file, or give it as .jsonl, where a broken line costs only itself",
-    )
-
-
-def _line_of(text: str, at: int) -> int:
-    return text.count("\n", 0, at) + 1
-
-
-def _skip_space(text: str, at: int) -> int:
-    match = _SPACE.match(text, at)
-    return match.end() if match else at
-
-
-def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON value")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

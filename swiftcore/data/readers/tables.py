@@ -1,14 +1,13 @@
-"""Readers of tables: csv, tsv and parquet."""
+"""Readers of delimited text: csv and tsv."""
 
 import csv
-import io
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from swiftcore.data.readers.lines import MAX_LINE_BYTES, Parsed, excerpt, read_lines
+from swiftcore.data.readers.lines import MAX_LINE_BYTES, Parsed, excerpt, excerpt_text, read_lines
 from swiftcore.errors import DataError
 
-_PARQUET_BATCH_ROWS = 1024
+_OTHER_DELIMITERS = ";\t|,"
 
 
 def read_csv(stream: BinaryIO, source: str) -> Iterator[Parsed]:
@@ -30,12 +29,12 @@ def _delimited(stream: BinaryIO, source: str, delimiter: str) -> Iterator[Parsed
     header: list[str] | None = None
     for first, cells, problem in _records(records, lines):
         if header is None:
-            header = _header(cells, problem, source, first)
+            header = _header(cells, problem, f"{source}:{first}", delimiter)
         elif problem is None and len(cells) != len(header):
             problem = f"{len(cells)} cells under {len(header)} column names"
-            yield Parsed(first, delimiter.join(cells), problem)
+            yield Parsed(first, lines.raw, problem)
         elif problem is not None:
-            yield Parsed(first, lines.last, problem)
+            yield Parsed(first, lines.raw, problem)
         else:
             yield Parsed(first, {k: v or None for k, v in zip(header, cells, strict=True)})
 
@@ -46,7 +45,7 @@ def _records(
     """Yield (first line, cells, problem), skipping blank lines."""
     while True:
         first = lines.number + 1
-        lines.problem = None
+        lines.begin_record()
         try:
             cells = next(records)
         except StopIteration:
@@ -60,13 +59,28 @@ def _records(
             yield first, cells, None
 
 
-def _header(cells: list[str], problem: str | None, source: str, line: int) -> list[str]:
+def _header(cells: list[str], problem: str | None, where: str, delimiter: str) -> list[str]:
     names = [name.strip() for name in cells]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if problem is None and repeated:
         problem = f"column name {repeated[0]!r} stands there more than once"
     if problem is not None:
-        raise DataError("the header line is bad", where=f"{source}:{line}", found=problem)
+        raise DataError(
+            "the header line is bad",
+            where=where,
+            found=problem,
+            expected="one line of column names, each once",
+            do="correct the first line of the file",
+        )
+    other = next((mark for mark in _OTHER_DELIMITERS if mark in names[0]), None)
+    if len(names) == 1 and other is not None and other != delimiter:
+        raise DataError(
+            "the columns are separated by another character",
+            where=where,
+            found=names[0][:100],
+            expected=f"columns separated by {delimiter!r}",
+            do="rename it to .tsv" if other == "\t" else "save it with commas, or as .jsonl",
+        )
     return names
 
 
@@ -77,7 +91,11 @@ class _TextLines:
         self._lines = read_lines(stream)
         self.number = 0
         self.problem: str | None = None
-        self.last = ""
+        self.raw = ""
+
+    def begin_record(self) -> None:
+        """Forget the lines of the record before."""
+        self.problem, self.raw = None, ""
 
     def __iter__(self) -> "_TextLines":
         return self
@@ -85,9 +103,10 @@ class _TextLines:
     def __next__(self) -> str:
         self.number, line, problem = next(self._lines)
         if not isinstance(line, bytes):
-            self.problem, self.last = problem, str(line)
+            self.problem = problem
+            self._keep(str(line))
             return "\n"
-        self.last = excerpt(line)
+        self._keep(excerpt(line))
         if b"\0" in line:
             self.problem = f"NUL byte (line {self.number})"
         try:
@@ -96,34 +115,5 @@ class _TextLines:
             self.problem = f"invalid UTF-8 (line {self.number})"
             return line.decode("utf-8", errors="replace")
 
-
-def read_parquet(stream: BinaryIO, source: str) -> Iterator[Parsed]:
-    """Yield one dict a row; the line is the row's number, from 1."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    # A gzip stream can seek, but only by unpacking from the start again.
-    on_disk = isinstance(getattr(stream, "raw", None), io.FileIO)
-    number = 0
-    try:
-        file = pq.ParquetFile(stream if on_disk else pa.BufferReader(stream.read()))
-        for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS):
-            for row in batch.to_pylist():
-                number += 1
-                yield Parsed(number, {key: _without_nulls(value) for key, value in row.items()})
-    except (pa.ArrowException, OSError) as err:
-        raise DataError(
-            "the file is damaged or no parquet file",
-            where=f"{source}, after row {number}",
-            found=str(err).splitlines()[0],
-            do="fetch or write the file again; nothing of it was used",
-        ) from err
-
-
-def _without_nulls(value: object) -> object:
-    """Drop null members of nested structs: parquet adds them where other rows have the key."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
-    return value
+    def _keep(self, text: str) -> None:
+        self.raw = excerpt_text(f"{self.raw}\n{text}" if self.raw else text)

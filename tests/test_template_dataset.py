@@ -7,10 +7,11 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from template_fixtures import QWEN2_5_LIKE, TOOLS, chat, small_tokenizer
 
-from swiftcore.data.dataset import StoredRow, write_split
+from swiftcore.data.columns import column_kinds, encode_row, joined_kinds, to_table
 from swiftcore.errors import DataError
 from swiftcore.recipe.sections import TemplateSection
 from swiftcore.template import encode_dataset, get_template, load_encoded, load_template
@@ -43,8 +44,9 @@ def dataset(tmp_path):
 def write_dataset(folder: Path, **splits: list[dict]) -> Path:
     folder.mkdir()
     for split, rows in splits.items():
-        stored = [StoredRow(row, 0, line) for line, row in enumerate(rows, start=1)]
-        write_split(stored, folder / f"{split}.parquet")
+        encoded = [encode_row(row, 0, line) for line, row in enumerate(rows, start=1)]
+        table = to_table(encoded, joined_kinds([column_kinds(encoded)]))
+        pq.write_table(table, folder / f"{split}.parquet")
     return folder
 
 

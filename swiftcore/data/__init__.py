@@ -2,6 +2,7 @@
 
 from swiftcore.data.dataset import has_split, load_rows, row_origins
 from swiftcore.data.ingest import build_dataset
+from swiftcore.data.pool import Pool
 from swiftcore.data.quarantine import QuarantinedRow, RejectedRow
 from swiftcore.data.readers.files import SourceRow, read_rows
 from swiftcore.data.report import IngestReport, SourceCounts
@@ -13,6 +14,7 @@ from swiftcore.data.sources.spec import DatasetSpec, parse_dataset_spec
 __all__ = [
     "DatasetSpec",
     "IngestReport",
+    "Pool",
     "QuarantinedRow",
     "RejectedRow",
     "RowNormalizer",

@@ -1,63 +1,63 @@
-"""A dataset on disk: one parquet file a split, readable by any parquet tool.
-
-A column of one scalar type is stored as that type; every other column (messages above all) as JSON
-text, so arbitrary keys and their order survive. The file's metadata names the JSON columns. Two
-columns tell where a row comes from: `__source`, the position of its file in `report.json`, and
-`__line`.
-"""
+"""A dataset on disk: one parquet file a split, readable by any parquet tool (see `columns`)."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from swiftcore.data.columns import LINE_COLUMN, METADATA_KEY, SOURCE_COLUMN, Row, schema_of
+from swiftcore.data.shards import ShardedRows
 from swiftcore.errors import DataError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
-Row = dict[str, object]
-
-SOURCE_COLUMN = "__source"
-LINE_COLUMN = "__line"
-
-_METADATA_KEY = b"swiftcore"
+# Rows that are in memory at once while a split is written, and rows of one parquet row group.
+_BLOCK_ROWS = 32_768
+_BLOCK_CHARACTERS = 16 * 2**20
 _ROW_GROUP_ROWS = 4096
-_MAX_INT64 = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRow:
-    """A standard row with its origin.
+def write_split(
+    rows: ShardedRows, places: "np.ndarray", sizes: "np.ndarray", path: Path
+) -> dict[str, int]:
+    """Write the rows of one split; the same rows make the same bytes.
 
     Args:
-        row: the standard row.
-        source: position of its file among the source files.
-        line: line of that file, from 1.
+        rows: all good rows.
+        places: which of them, in which order.
+        sizes: characters of every good row, to bound the memory.
+        path: where to.
+
+    Returns:
+        number of rows that have each column.
     """
-
-    row: Row
-    source: int
-    line: int
-
-
-def write_split(rows: Sequence[StoredRow], path: Path) -> None:
-    """Write one split; the same rows make the same bytes."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = _column_kinds(rows)
-    types = {"text": pa.string(), "json": pa.string(), "bool": pa.bool_()}
-    types |= {"int": pa.int64(), "float": pa.float64()}
-    fields = [pa.field(name, types[kind]) for name, kind in kinds.items()]
-    fields += [pa.field(SOURCE_COLUMN, pa.int32()), pa.field(LINE_COLUMN, pa.int64())]
-    json_columns = [name for name, kind in kinds.items() if kind == "json"]
-    metadata = {_METADATA_KEY: json.dumps({"schema": 1, "json_columns": json_columns}).encode()}
-    schema = pa.schema(fields, metadata=metadata)
+    columns = dict.fromkeys(rows.kinds, 0)
+    schema = schema_of(rows.kinds)
     with pq.ParquetWriter(path, schema, version="2.6", compression="zstd") as writer:
-        for start in range(0, len(rows), _ROW_GROUP_ROWS):
-            writer.write_table(_table(rows[start : start + _ROW_GROUP_ROWS], kinds, schema))
+        for block in _blocks(places, sizes):
+            table = rows.take(block)
+            writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
+            for name in columns:
+                columns[name] += table.num_rows - table.column(name).null_count
+    return columns
+
+
+def _blocks(places: "np.ndarray", sizes: "np.ndarray") -> "Iterator[np.ndarray]":
+    """Cut the places where the rows in memory would become too many or too long."""
+    import numpy as np
+
+    total = np.cumsum(sizes[places])
+    start = 0
+    while start < len(places):
+        before = total[start - 1] if start else 0
+        fits = int(np.searchsorted(total, before + _BLOCK_CHARACTERS, side="right"))
+        end = max(min(fits, start + _BLOCK_ROWS), start + 1)
+        yield places[start:end]
+        start = end
 
 
 def has_split(dataset_dir: Path, split: str) -> bool:
@@ -123,13 +123,13 @@ def _read_table(dataset_dir: Path, split: str) -> "pa.Table":
 
 def _json_columns(schema: "pa.Schema", path: Path) -> set[str]:
     metadata = schema.metadata or {}
-    if _METADATA_KEY not in metadata:
+    if METADATA_KEY not in metadata:
         raise DataError(
             "the file was not written by the ingest stage",
             where=path,
             do="give it as a source in the recipe's data section instead",
         )
-    return set(json.loads(metadata[_METADATA_KEY])["json_columns"])
+    return set(json.loads(metadata[METADATA_KEY])["json_columns"])
 
 
 def _row_at(columns: list[tuple[str, bool, list[object]]], place: int) -> Row:
@@ -139,42 +139,3 @@ def _row_at(columns: list[tuple[str, bool, list[object]]], place: int) -> Row:
         if value is not None:
             row[name] = json.loads(value) if is_json and isinstance(value, str) else value
     return row
-
-
-def _column_kinds(rows: Sequence[StoredRow]) -> dict[str, str]:
-    kinds: dict[str, str] = {"messages": "json"}
-    for stored in rows:
-        for name, value in stored.row.items():
-            kind = _kind(value)
-            if kinds.setdefault(name, kind) != kind:
-                kinds[name] = "json"
-    return {name: kinds[name] for name in sorted(kinds)}
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, str):
-        return "text"
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, int) and abs(value) <= _MAX_INT64:
-        return "int"
-    return "float" if isinstance(value, float) else "json"
-
-
-def _table(rows: Sequence[StoredRow], kinds: dict[str, str], schema: "pa.Schema") -> "pa.Table":
-    import pyarrow as pa
-
-    columns = [
-        pa.array(_values(rows, name, kind), schema.field(name).type) for name, kind in kinds.items()
-    ]
-    columns.append(pa.array([row.source for row in rows], pa.int32()))
-    columns.append(pa.array([row.line for row in rows], pa.int64()))
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _values(rows: Sequence[StoredRow], name: str, kind: str) -> Iterator[object]:
-    for stored in rows:
-        value = stored.row.get(name)
-        if kind == "json" and value is not None:
-            value = json.dumps(value, ensure_ascii=False)
-        yield value

@@ -1,7 +1,9 @@
 """Rows that can't be used: kept with their place and reason, so that nobody has to guess."""
 
 import json
+import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +13,8 @@ from swiftcore.errors import DataError
 
 MAX_KEPT_CHARACTERS = 100_000
 NUM_EXAMPLES = 5
+
+_FIELD = re.compile(r"(?P<field>(?P<column>\w+)(\[\d+\]|\.\w+)*)")
 
 
 class RejectedRow(DataError):
@@ -33,11 +37,7 @@ class QuarantinedRow:
 
 
 class QuarantineFile:
-    """Writes `quarantine.jsonl` line by line, so it is readable whatever happens afterwards.
-
-    Each line is `{"source", "line", "reason", "row"}`; `row` is the raw row as JSON text, or the
-    raw text of a line that could not be parsed, cut after `MAX_KEPT_CHARACTERS` characters.
-    """
+    """Writes `quarantine.jsonl` as the rows come, so it is readable whatever happens afterwards."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -59,22 +59,16 @@ class QuarantineFile:
             self._stream.close()
             self._stream = None
 
-    def add(self, source: str, line: int, reason: str, row: object, parsed: bool) -> None:
-        """Write one row; `parsed` tells a JSON value from the raw text of a broken line."""
+    def add(self, lines: Iterable[str], bad: Iterable[tuple[str, str]]) -> None:
+        """Write lines made by `quarantine_line`; `bad` has the reason and place of each."""
         if self._stream is None:
             raise RuntimeError("QuarantineFile.add is for use inside its with block")
-        raw = json.dumps(row, ensure_ascii=False, default=repr) if parsed else str(row)
-        entry = {
-            "source": source,
-            "line": line,
-            "reason": reason,
-            "row": raw[:MAX_KEPT_CHARACTERS],
-        }
-        # ASCII escapes carry lone surrogates, which UTF-8 output would refuse.
-        self._stream.write(json.dumps(entry, ensure_ascii=True) + "\n")
-        self.reasons[reason] += 1
-        if len(self._first_places) < NUM_EXAMPLES:
-            self._first_places.setdefault(reason, f"{source}:{line}")
+        self._stream.writelines(lines)
+        self._stream.flush()
+        for reason, place in bad:
+            self.reasons[reason] += 1
+            if len(self._first_places) < NUM_EXAMPLES:
+                self._first_places.setdefault(reason, place)
 
     def examples(self) -> list[str]:
         """Return `file:line: reason` of the first row of each of the first few reasons."""
@@ -83,3 +77,24 @@ class QuarantineFile:
             more = self.reasons[reason] - 1
             lines.append(f"{place}: {reason}" + (f" (and {more:,} more like it)" if more else ""))
         return lines
+
+
+def quarantine_line(source: str, line: int, reason: str, row: object, parsed: bool) -> str:
+    """Return one line of `quarantine.jsonl`: `{"source", "line", "field", "reason", "row"}`.
+
+    `row` is the raw row as JSON text, or the raw text of a line that could not be parsed, cut
+    after `MAX_KEPT_CHARACTERS` characters; `parsed` tells the two apart. `field` is the part of
+    the row the reason begins with, as in "messages[2]: unknown role"; null when it is about all.
+    """
+    raw = json.dumps(row, ensure_ascii=False, default=repr) if parsed else str(row)
+    head = _FIELD.match(reason)
+    known = head is not None and isinstance(row, dict) and head["column"] in row
+    entry = {
+        "source": source,
+        "line": line,
+        "field": head["field"] if head is not None and known else None,
+        "reason": reason,
+        "row": raw[:MAX_KEPT_CHARACTERS],
+    }
+    # ASCII escapes carry lone surrogates, which UTF-8 output would refuse.
+    return json.dumps(entry, ensure_ascii=True) + "\n"

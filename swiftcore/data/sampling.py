@@ -6,9 +6,14 @@ promises to keep between versions.
 """
 
 import random
+from array import array
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from swiftcore.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def sample_indices(
@@ -62,8 +67,29 @@ def sample_indices(
 
 def shuffled(items: Sequence[int], rng: random.Random) -> list[int]:
     """Return the items in a random order that is the same in every Python version."""
-    keys = [rng.random() for _ in items]
-    return [items[place] for place in sorted(range(len(items)), key=keys.__getitem__)]
+    return [items[place] for place in shuffled_places(len(items), rng).tolist()]
+
+
+def shuffled_places(count: int, rng: random.Random) -> "np.ndarray":
+    """Return the numbers below `count` in a random order; 16 bytes each while it works."""
+    import numpy as np
+
+    keys = array("d", (rng.random() for _ in range(count)))
+    return np.argsort(np.frombuffer(keys, dtype=np.float64), kind="stable")
+
+
+def shuffled_in_buffer(items: Sequence[int], size: int, rng: random.Random) -> list[int]:
+    """Return the items as a stream is shuffled: each one drawn from a buffer that is filled up."""
+    order: list[int] = []
+    buffer: list[int] = []
+    for item in items:
+        if len(buffer) < size:
+            buffer.append(item)
+            continue
+        place = int(rng.random() * size)
+        order.append(buffer[place])
+        buffer[place] = item
+    return order + shuffled(buffer, rng)
 
 
 def _repeat(rows: list[int], count: int, shuffle: bool, rng: random.Random) -> list[int]:

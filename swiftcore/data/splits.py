@@ -1,137 +1,191 @@
-"""Which good rows end up in which split: duplicates, contamination, sampling, splitting, order."""
+"""Which good rows end up in which split: duplicates, contamination, sampling, splitting, order.
+
+Rows are numbered in reading order, and everything here works on arrays of these numbers; the rows
+themselves stay on disk.
+"""
 
 import random
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from swiftcore.data.dataset import StoredRow
+from swiftcore.data.columns import DIGEST_BYTES
+from swiftcore.data.mixing import Mixed, appended, interleaved
 from swiftcore.data.report import SourceCounts
-from swiftcore.data.sampling import sample_indices, shuffled
+from swiftcore.data.sampling import sample_indices, shuffled_in_buffer, shuffled_places
 from swiftcore.data.sources.local import SourceFile
 from swiftcore.errors import UsageError
 from swiftcore.recipe.sections import DataSection
 
+if TYPE_CHECKING:
+    import numpy as np
 
-@dataclass(frozen=True, slots=True)
-class GoodRow:
-    """A standard row while it is on its way into a split."""
+    Places = np.ndarray
 
-    stored: StoredRow
-    digest: bytes
+SPLITS = ("train", "val", "test")
 
 
 @dataclass
 class Source:
-    """One dataset entry while it is ingested: the good rows that are left, and its counts."""
+    """One dataset entry while it is ingested: the places of the good rows left, and its counts."""
 
     files: list[SourceFile]
     counts: SourceCounts
-    rows: list[GoodRow] = field(default_factory=list)
-
-    def drop(self, digests: set[bytes]) -> int:
-        """Remove rows with one of these contents; return how many."""
-        before = len(self.rows)
-        self.rows = [row for row in self.rows if row.digest not in digests]
-        return before - len(self.rows)
+    rows: "Places"
 
 
-def choose_splits(sources: list[Source], section: DataSection) -> dict[str, list[GoodRow]]:
-    """Choose the rows of each split, and count the fate of every good row."""
-    by_role = {
-        role: [s for s in sources if s.counts.role == role] for role in ("train", "val", "test")
-    }
-    if section.deduplicate:
-        for group in by_role.values():
-            _drop_duplicates(group)
-    test = [row for source in by_role["test"] for row in _take(source, "test", False, section)]
-    _drop_held_out(by_role["val"], test)
-    shuffle_val = section.val_dataset_shuffle
-    val = [row for source in by_role["val"] for row in _take(source, "val", shuffle_val, section)]
-    _drop_held_out(by_role["train"], [*test, *val])
-    train: list[GoodRow] = []
-    chosen = [_split_source(source, section) for source in by_role["train"]]
-    val += [row for _, split_off in chosen for row in split_off]
-    # Without deduplication a copy of a row that was split off may still be among the others.
-    held_out = {row.digest for _, split_off in chosen for row in split_off}
-    for source, (rows, split_off) in zip(by_role["train"], chosen, strict=True):
-        train += _account(source, rows, split_off, held_out)
-    if section.dataset_shuffle:
-        train = _shuffle(train, section.data_seed, "train")
-    if shuffle_val:
-        val = _shuffle(val, section.data_seed, "val")
-    return {"train": train, "val": val, "test": test}
+def content_numbers(digests: bytes) -> "Places":
+    """Return for each row the place of the first row with the same digest."""
+    import numpy as np
+
+    halves = np.frombuffer(digests, dtype="<u8").reshape(-1, DIGEST_BYTES // 8)
+    order = np.lexsort(halves.T)
+    ordered = halves[order]
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    # lexsort is stable, so the first of each run of equals is the earliest row.
+    numbers = np.empty(len(order), dtype=np.int64)
+    numbers[order] = order[new][np.cumsum(new) - 1]
+    return numbers
 
 
-def _drop_duplicates(sources: Iterable[Source]) -> None:
-    seen: set[bytes] = set()
-    for source in sources:
-        first: list[GoodRow] = []
-        for row in source.rows:
-            if row.digest not in seen:
-                seen.add(row.digest)
-                first.append(row)
-        source.counts.duplicates += len(source.rows) - len(first)
-        source.rows = first
+class Selection:
+    """Chooses the rows of each split, and counts the fate of every good row.
+
+    Args:
+        sources: every dataset entry, in reading order; their counts are filled in.
+        contents: what `content_numbers` returns for all rows.
+        section: the recipe's wishes.
+    """
+
+    def __init__(self, sources: Sequence[Source], contents: "Places", section: DataSection) -> None:
+        self._roles = {role: [s for s in sources if s.counts.role == role] for role in SPLITS}
+        self._contents = contents
+        self._section = section
+
+    def splits(self) -> dict[str, "Places"]:
+        """Return the places of the rows of each split, in the split's order.
+
+        Raises:
+            UsageError: a count or share can't be had from an entry's rows.
+        """
+        import numpy as np
+
+        section = self._section
+        if section.deduplicate:
+            for group in self._roles.values():
+                self._drop_duplicates(group)
+        test = _joined([self._take(source, "test", False) for source in self._roles["test"]])
+        self._drop_held_out(self._roles["val"], test)
+        shuffle_val = section.val_dataset_shuffle
+        taken = [self._take(source, "val", shuffle_val) for source in self._roles["val"]]
+        self._drop_held_out(self._roles["train"], _joined([test, *taken]))
+        chosen = [self._split(source) for source in self._roles["train"]]
+        split_off = _joined([val for _, val in chosen])
+        # Without deduplication a copy of a row that was split off may still be among the others.
+        kept = [self._without(rows, split_off) for rows, _ in chosen]
+        for source, (rows, _), left in zip(self._roles["train"], chosen, kept, strict=True):
+            dropped = np.setdiff1d(rows, left)
+            source.counts.held_out += len(dropped)
+            source.rows = np.setdiff1d(source.rows, dropped, assume_unique=True)
+        mixed = self._mixed(kept)
+        for source, (_, val), given in zip(self._roles["train"], chosen, mixed.parts, strict=True):
+            _count(source, {"train": given, "val": val})
+        train, val = mixed.rows, _joined([*taken, split_off])
+        if section.dataset_shuffle:
+            train = self._shuffled(train, "train")
+        if shuffle_val:
+            val = self._shuffled(val, "val")
+        return {"train": train, "val": val, "test": test}
+
+    def _drop_duplicates(self, group: Sequence[Source]) -> None:
+        import numpy as np
+
+        rows = _joined([source.rows for source in group])
+        _, first = np.unique(self._contents[rows], return_index=True)
+        kept = rows[np.sort(first)]
+        for source in group:
+            left = source.rows[np.isin(source.rows, kept, assume_unique=True)]
+            source.counts.duplicates += len(source.rows) - len(left)
+            source.rows = left
+
+    def _drop_held_out(self, group: Sequence[Source], evaluated: "Places") -> None:
+        for source in group:
+            left = self._without(source.rows, evaluated)
+            source.counts.held_out += len(source.rows) - len(left)
+            source.rows = left
+
+    def _without(self, rows: "Places", others: "Places") -> "Places":
+        """Return the rows whose content is not that of any of the others."""
+        import numpy as np
+
+        return rows[~np.isin(self._contents[rows], self._contents[others])]
+
+    def _take(self, source: Source, split: str, shuffle: bool) -> "Places":
+        """Return the rows an evaluated source gives to its split, and count them."""
+        rows, _ = self._sampled(source, 0.0, shuffle)
+        _count(source, {split: rows})
+        return rows
+
+    def _split(self, source: Source) -> tuple["Places", "Places"]:
+        section = self._section
+        return self._sampled(source, section.split_dataset_ratio, section.dataset_shuffle)
+
+    def _sampled(self, source: Source, ratio: float, shuffle: bool) -> tuple["Places", "Places"]:
+        import numpy as np
+
+        rows, spec = source.rows, source.files[0].spec
+        if not len(rows):
+            return rows, rows
+        if self._section.streaming:
+            return rows[: spec.sample], rows[:0]
+        if spec.sample is None and not ratio:
+            return rows, rows[:0]
+        try:
+            train, val = sample_indices(
+                len(rows), spec.sample, ratio, shuffle, self._section.data_seed
+            )
+        except UsageError as err:
+            raise UsageError(
+                err.message,
+                where=source.counts.entry,
+                found=err.found,
+                expected=err.expected,
+                do=err.do,
+            ) from err
+        return rows[np.asarray(train, dtype=np.int64)], rows[np.asarray(val, dtype=np.int64)]
+
+    def _mixed(self, parts: list["Places"]) -> Mixed:
+        section = self._section
+        if section.interleave_prob is None:
+            return appended(parts)
+        return interleaved(
+            parts, section.interleave_prob, section.stopping_strategy, section.data_seed
+        )
+
+    def _shuffled(self, rows: "Places", split: str) -> "Places":
+        import numpy as np
+
+        # A stream of its own: the order must not depend on how many numbers sampling drew.
+        rng = random.Random(f"{self._section.data_seed}/{split}")
+        if self._section.streaming:
+            size = self._section.shuffle_buffer_size
+            return np.asarray(shuffled_in_buffer(rows.tolist(), size, rng), dtype=np.int64)
+        return rows[shuffled_places(len(rows), rng)]
 
 
-def _drop_held_out(sources: Iterable[Source], evaluated: Iterable[GoodRow]) -> None:
-    digests = {row.digest for row in evaluated}
-    for source in sources:
-        source.counts.held_out += source.drop(digests)
+def _joined(parts: Sequence["Places"]) -> "Places":
+    import numpy as np
+
+    return np.concatenate([np.empty(0, dtype=np.int64), *parts])
 
 
-def _take(source: Source, split: str, shuffle: bool, section: DataSection) -> list[GoodRow]:
-    """Return the rows an evaluated source gives to its split, and count them."""
-    rows, _ = _sampled(source, 0.0, shuffle, section.data_seed)
-    _count(source, {split: rows})
-    return rows
+def _count(source: Source, splits: dict[str, "Places"]) -> None:
+    import numpy as np
 
-
-def _split_source(source: Source, section: DataSection) -> tuple[list[GoodRow], list[GoodRow]]:
-    return _sampled(source, section.split_dataset_ratio, section.dataset_shuffle, section.data_seed)
-
-
-def _sampled(
-    source: Source, ratio: float, shuffle: bool, seed: int
-) -> tuple[list[GoodRow], list[GoodRow]]:
-    if not source.rows:
-        return [], []
-    spec = source.files[0].spec
-    try:
-        train, val = sample_indices(len(source.rows), spec.sample, ratio, shuffle, seed)
-    except UsageError as err:
-        raise UsageError(
-            err.message,
-            where=source.counts.entry,
-            found=err.found,
-            expected=err.expected,
-            do=err.do,
-        ) from err
-    return [source.rows[i] for i in train], [source.rows[i] for i in val]
-
-
-def _account(
-    source: Source, rows: list[GoodRow], split_off: list[GoodRow], held_out: set[bytes]
-) -> list[GoodRow]:
-    """Count a training source's rows after its split; return the ones that may be trained on."""
-    kept = [row for row in rows if row.digest not in held_out]
-    dropped = {id(row) for row in rows} - {id(row) for row in kept}
-    source.counts.held_out += len(dropped)
-    source.rows = [row for row in source.rows if id(row) not in dropped]
-    _count(source, {"train": kept, "val": split_off})
-    return kept
-
-
-def _count(source: Source, splits: dict[str, list[GoodRow]]) -> None:
     written = sum(map(len, splits.values()))
     counts = source.counts
-    counts.used = len({id(row) for rows in splits.values() for row in rows})
+    counts.used = len(np.unique(_joined(list(splits.values()))))
     counts.repeated = written - counts.used
     counts.not_sampled = len(source.rows) - counts.used
-    counts.written = {split: len(rows) for split, rows in splits.items() if rows}
-
-
-def _shuffle(rows: list[GoodRow], seed: int, split: str) -> list[GoodRow]:
-    # A stream of its own: the order must not depend on how many numbers sampling drew.
-    order = shuffled(range(len(rows)), random.Random(f"{seed}/{split}"))
-    return [rows[i] for i in order]
+    counts.written = {split: len(rows) for split, rows in splits.items() if len(rows)}

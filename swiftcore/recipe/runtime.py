@@ -28,6 +28,13 @@ class Runtime(BaseModel):
         default=None, ge=1, description="CPU threads of torch; default: cores"
     )
     num_workers: int = Field(default=0, ge=0, description="processes that load training batches")
+    dataset_num_proc: int | None = Field(
+        default=None, ge=1, description="processes that prepare rows; default: cores"
+    )
+    ray_address: str | None = Field(
+        default=None,
+        description="Ray cluster that prepares rows; local starts one here; default: processes",
+    )
     lease_wait_seconds: float = Field(
         default=3600.0, ge=0, description="longest wait for another run of the same step"
     )
@@ -45,6 +52,10 @@ class Runtime(BaseModel):
     def threads(self) -> int:
         """Return the number of CPU threads to use."""
         return self.num_threads or os.cpu_count() or 1
+
+    def data_processes(self) -> int:
+        """Return the number of processes that prepare rows."""
+        return self.dataset_num_proc or os.cpu_count() or 1
 
     def resolved_device(self) -> str:
         """Return the torch device string that `auto` stands for on this machine."""

@@ -99,6 +99,21 @@ class DataSection(Section):
     data_seed: int = Field(default=42, description="seed of sampling, splitting and shuffling")
     dataset_shuffle: bool = Field(default=True, description="shuffle training rows")
     val_dataset_shuffle: bool = Field(default=False, description="shuffle validation rows")
+    interleave_prob: list[float] | None = Field(
+        default=None,
+        description="mix the training sources by these probabilities instead of appending them",
+    )
+    stopping_strategy: Literal["first_exhausted", "all_exhausted"] = Field(
+        default="first_exhausted",
+        description="end of mixing: when one source, or every source, has given its last row",
+    )
+    streaming: bool = Field(
+        default=False,
+        description="take rows as a stream has them: #n from the head, shuffled in a buffer",
+    )
+    shuffle_buffer_size: int = Field(
+        default=1000, ge=1, description="rows held to shuffle a stream"
+    )
     columns: dict[str, str] | None = Field(
         default=None, description="rename columns first, {source name: standard name}"
     )

@@ -45,13 +45,19 @@ def _suffixes(path: str) -> list[str]:
 
 
 def _run(run: StageRun) -> Produced:
-    from swiftcore.data import build_dataset
+    from swiftcore.data import Pool, build_dataset
 
-    report = build_dataset(run.recipe.data, run.area.out, progress=run.progress)
+    report = build_dataset(
+        run.recipe.data,
+        run.area.out,
+        work_dir=run.area.work / "shards",
+        pool=Pool(run.runtime.data_processes(), run.runtime.ray_address),
+        progress=run.progress,
+    )
     counts = {name: report.total(name) for name in ("rows", "quarantined", "duplicates")}
     counts |= report.splits
     return Produced(metrics={name: float(count) for name, count in counts.items()})
 
 
 # Reports name the sources by path; the rows are what later stages are identified by.
-INGEST = Stage("ingest", 1, _config, _run, measured=("report.json", "card.md", "quarantine.jsonl"))
+INGEST = Stage("ingest", 2, _config, _run, measured=("report.json", "card.md", "quarantine.jsonl"))

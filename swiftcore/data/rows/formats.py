@@ -1,62 +1,29 @@
-"""Row formats: which columns hold the conversation, and how they become a standard row.
+"""Row formats: raw rows of every accepted spelling become standard rows.
 
-The choice follows ms-swift: a column named messages, conversation or conversations decides for
-messages; else instruction together with input for alpaca; else query and response with their
-synonyms. Column names match in any case. Where two columns could be the same thing, the one that
-already has the standard name wins; without one, neither is used and a note says so.
+What a column is, is decided once for every set of column names (`plan`); what remains for a row is
+reading its messages and the few columns beside them.
 """
 
 import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 from swiftcore.data.quarantine import QuarantinedRow, RejectedRow
-from swiftcore.data.rows.messages import (
-    kind_of,
-    parse_literal,
-    standard_messages,
-    text_of,
-)
-from swiftcore.data.rows.standard import finish_row
+from swiftcore.data.rows.aside import Aside, Row
+from swiftcore.data.rows.media import settle_media
+from swiftcore.data.rows.messages import standard_messages
+from swiftcore.data.rows.pairs import nothing_found, read_documents, read_pair, read_sentences
+from swiftcore.data.rows.plan import KNOWN_COLUMNS, Plan, make_plan
+from swiftcore.data.rows.preference import read_preference
+from swiftcore.data.rows.standard import read_side_columns
+from swiftcore.data.rows.values import kind_of
 from swiftcore.errors import DataError, UsageError
 
-Row = dict[str, object]
-
-_PAIRED = ("messages", "images", "videos", "audios", "tools", "objects")
-STANDARD_COLUMNS = (
-    *_PAIRED,
-    *(f"{side}_{name}" for side in ("rejected", "positive", "negative") for name in _PAIRED),
-    "rejected_response",
-    "label",
-    "channel",
-    "margin",
-    "chat_template_kwargs",
-)
-_SYNONYMS: dict[str, tuple[str, ...]] = {
-    "messages": ("messages", "conversation", "conversations"),
-    "system": ("system", "system_prompt"),
-    "images": ("images", "image"),
-    "videos": ("videos", "video"),
-    "audios": ("audios", "audio"),
-    "query": ("query", "prompt", "input", "instruction", "question", "problem"),
-    "response": (
-        *("response", "answer", "output", "targets", "target", "answer_key", "answers"),
-        *("solution", "text", "completion", "content"),
-    ),
-}
-_KNOWN_COLUMNS = {*STANDARD_COLUMNS, "history", *(n for names in _SYNONYMS.values() for n in names)}
-_MAX_CACHED_SHAPES = 1000
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """What to do with rows that have a certain set of columns."""
-
-    kind: Literal["messages", "alpaca", "query"]
-    renames: dict[str, str]
-    clashes: dict[str, list[str]]
+_MAX_CACHED_PLANS = 1000
+# Column names and message keys come from the data: what is counted by name must end somewhere.
+_MAX_COUNTED_NAMES = 10_000
+_MAX_NOTES = 200
+_MORE_NOTES = "further things are left out"
 
 
 class RowNormalizer:
@@ -65,20 +32,34 @@ class RowNormalizer:
     Args:
         columns: `{source name: standard name}`, renamed before anything else.
         remove_unused_columns: keep only standard columns; false keeps the others as they are.
+        add_media_tags: put missing `<image>`, `<video>` and `<audio>` tags before the first user
+            message; false leaves that to encoding, as ms-swift does.
+
+    Attributes:
+        renamed: names in `columns` that a row had, in lower case.
+        clashes: meanings that several columns of a row could have, so that none was taken.
+        notes: what standard rows lack although their source has it, with the number of rows.
 
     Raises:
         UsageError: a target of `columns` is no column this project knows.
     """
 
     def __init__(
-        self, columns: Mapping[str, str] | None = None, remove_unused_columns: bool = True
+        self,
+        columns: Mapping[str, str] | None = None,
+        remove_unused_columns: bool = True,
+        add_media_tags: bool = False,
     ) -> None:
         self._columns = {source.lower(): target for source, target in (columns or {}).items()}
         self._remove_unused = remove_unused_columns
-        self._shapes: dict[tuple[str, ...], _Shape] = {}
+        self._add_media_tags = add_media_tags
+        self._plans: dict[tuple[object, ...], Plan] = {}
+        self._aside = Aside()
+        self._other_unused: Counter[str] = Counter()
+        self._seen: set[str] = set()
         self.renamed: set[str] = set()
-        self.unused_columns: Counter[str] = Counter()
         self.clashes: dict[str, list[str]] = {}
+        self.notes: Counter[str] = Counter()
         if remove_unused_columns:
             _check_targets(self._columns)
 
@@ -88,25 +69,40 @@ class RowNormalizer:
         Raises:
             RejectedRow: it has none; the message says why.
         """
-        row = self._rename(_as_row(value))
-        shape = self._shape_of(row)
-        if "messages" in shape.clashes:
-            names = " and ".join(shape.clashes["messages"])
-            raise RejectedRow(f"{names} could both be the messages; rename one with columns")
-        solution = row.get("solution")
-        for old, new in shape.renames.items():
-            row[new] = row.pop(old)
-        system = row.pop("system", None)
-        if shape.kind == "messages":
-            row["messages"] = standard_messages(row["messages"], system)
-        else:
-            if shape.kind == "alpaca":
-                _join_instruction(row)
-            row["messages"] = _messages_of_pair(row, system)
-            if solution is not None:
-                row["solution"] = solution
-        finish_row(row, system)
-        return self._keep_columns(row)
+        row = value if type(value) is dict else _as_row(value)
+        names = tuple(row)
+        plan = self._plans.get(names) or self._new_plan(names)
+        if plan.rivals:
+            plan = self._settled(row, plan)
+        aside = self._aside
+        if aside.media or aside.notes or aside.tags_only:
+            aside = self._aside = Aside()
+        out = _read(row, plan, aside)
+        for column, name, convert in plan.standard:
+            given = row[name]
+            if given is not None and (found := convert(given, column)) is not None:
+                _put(out, column, found)
+        if plan.has_media or aside.media or aside.tags_only:
+            settle_media(out, aside, add_tags=self._add_media_tags)
+            if "rejected_messages" in out:
+                settle_media(out, Aside(), "rejected_", self._add_media_tags)
+        for column, name in plan.kept:
+            if row[name] is not None:
+                out[column] = row[name]
+        plan.num_rows += 1
+        if aside.notes:
+            self._count_notes(aside.notes)
+        return out
+
+    @property
+    def unused_columns(self) -> Counter[str]:
+        """Columns that were dropped, with the number of standard rows that had each."""
+        counted = Counter(self._other_unused)
+        for plan in self._plans.values():
+            for name in plan.unused:
+                if plan.num_rows:
+                    counted[name] += plan.num_rows
+        return counted
 
     def missing_columns(self) -> list[str]:
         """Return the names in `columns` that no row had so far."""
@@ -114,35 +110,42 @@ class RowNormalizer:
 
     def seen_columns(self) -> list[str]:
         """Return the names of the columns that rows had so far, after renaming."""
-        return sorted({name for names in self._shapes for name in names})
+        return sorted(self._seen)
 
-    def _rename(self, row: Row) -> Row:
-        if not self._columns:
-            return row
-        targets = self._columns
-        wanted = {name: targets[name.lower()] for name in row if name.lower() in targets}
-        self.renamed.update(name.lower() for name in wanted)
-        kept = {n: v for n, v in row.items() if n not in wanted and n not in wanted.values()}
-        return kept | {target: row[name] for name, target in wanted.items()}
+    def _new_plan(self, names: tuple[object, ...]) -> Plan:
+        texts = tuple(name for name in names if isinstance(name, str))
+        if len(texts) != len(names):
+            raise RejectedRow("a column's name is no text")
+        if names in self._plans:
+            return self._plans[names]
+        if len(self._plans) >= _MAX_CACHED_PLANS:
+            self._forget_plans()
+        plan = self._plans[names] = make_plan(texts, self._columns, self._remove_unused)
+        self.renamed.update(name.lower() for name in texts if name.lower() in self._columns)
+        if len(self._seen) < _MAX_COUNTED_NAMES:
+            self._seen.update(plan.names)
+        return plan
 
-    def _shape_of(self, row: Row) -> _Shape:
-        names = tuple(row)
-        shape = self._shapes.get(names)
-        if shape is None:
-            shape = _make_shape(names)
-            if len(self._shapes) < _MAX_CACHED_SHAPES:
-                self._shapes[names] = shape
-            self.clashes |= shape.clashes
-        return shape
+    def _forget_plans(self) -> None:
+        """Start anew with plans, keeping their counts, so that memory ends whatever rows come."""
+        self._other_unused = Counter(dict(self.unused_columns.most_common(_MAX_COUNTED_NAMES)))
+        self._plans.clear()
 
-    def _keep_columns(self, row: Row) -> Row:
-        kept: Row = {}
-        for name, value in row.items():
-            if name in STANDARD_COLUMNS or not self._remove_unused:
-                kept[name] = value
-            else:
-                self.unused_columns[name] += 1
-        return {name: value for name, value in kept.items() if value is not None}
+    def _settled(self, row: Row, plan: Plan) -> Plan:
+        """Return the plan of a row with rival columns: a null one does not count."""
+        live = tuple(n for n in row if n not in plan.rivals or row[n] is not None)
+        if len(live) < len(row):
+            plan = self._plans.get(live) or self._new_plan(live)
+        if plan.doubled is not None:
+            raise RejectedRow(plan.doubled)
+        if plan.clashes:
+            self.clashes |= plan.clashes
+        return plan
+
+    def _count_notes(self, notes: set[str]) -> None:
+        for note in notes:
+            known = note in self.notes or len(self.notes) < _MAX_NOTES
+            self.notes[note if known else _MORE_NOTES] += 1
 
 
 def normalize_rows(
@@ -184,10 +187,43 @@ def normalize_rows(
     return standard, quarantine
 
 
+def _read(row: Row, plan: Plan, aside: Aside) -> Row:
+    """Return the row's messages and what belongs to them."""
+    system = None if plan.system is None else row[plan.system]
+    out: Row
+    if plan.chosen is not None:
+        out = read_preference(row, plan, system, aside)
+    elif plan.kind == "messages":
+        if plan.messages is None:
+            names = " and ".join(plan.clashes["messages"])
+            raise RejectedRow(f"{names} could both be the messages; rename one with columns")
+        out = {"messages": standard_messages(row[plan.messages], system, "messages", aside)}
+    elif plan.kind in ("alpaca", "query"):
+        out = {"messages": read_pair(row, plan, system, aside)}
+    elif plan.kind == "retrieval":
+        messages, samples = read_documents(row, plan, system, aside)
+        out = {"messages": messages, **samples}
+    elif plan.kind == "pair":
+        messages, samples = read_sentences(row, plan)
+        out = {"messages": messages, **samples}
+    else:
+        raise nothing_found(plan, row)
+    if plan.sides:
+        given = {column: row[name] for column, name in plan.sides}
+        read_side_columns(given, out, system, aside)
+    return out
+
+
+def _put(row: Row, column: str, value: object) -> None:
+    if row.get(column):
+        raise RejectedRow(f"{column} is given twice: in a column and in content parts")
+    row[column] = value
+
+
 def _check_targets(columns: Mapping[str, str]) -> None:
     for source, target in columns.items():
-        if target not in _KNOWN_COLUMNS:
-            close = difflib.get_close_matches(target, sorted(_KNOWN_COLUMNS), n=1)
+        if target not in KNOWN_COLUMNS:
+            close = difflib.get_close_matches(target, sorted(KNOWN_COLUMNS), n=1)
             raise UsageError(
                 "a column is renamed to a name nothing reads",
                 where=f"columns[{source!r}]",
@@ -202,68 +238,4 @@ def _as_row(value: object) -> Row:
         return {"messages": value}
     if not isinstance(value, Mapping):
         raise RejectedRow(f"the row is {kind_of(value)}, expected an object")
-    return {str(name): item for name, item in value.items()}
-
-
-def _make_shape(names: tuple[str, ...]) -> _Shape:
-    lower = {name.lower() for name in names}
-    if lower & set(_SYNONYMS["messages"]):
-        kind, targets = "messages", ("messages", "system", "images", "videos", "audios")
-    elif {"instruction", "input"} <= lower:
-        kind, targets = "alpaca", ("system", "images", "videos", "audios", "response")
-    else:
-        kind, targets = "query", ("system", "images", "videos", "audios", "query", "response")
-    renames: dict[str, str] = {}
-    clashes: dict[str, list[str]] = {}
-    for target in targets:
-        present = [name for name in names if name.lower() in _SYNONYMS[target]]
-        if len(present) == 1 and present[0] != target:
-            renames[present[0]] = target
-        elif len(present) > 1 and target not in present:
-            clashes[target] = present
-    if kind == "alpaca":
-        alpaca = ("instruction", "input")
-        renames |= {n: n.lower() for n in names if n.lower() in alpaca and n != n.lower()}
-    return _Shape(kind, renames, clashes)
-
-
-def _join_instruction(row: Row) -> None:
-    parts = [row.pop("instruction", None), row.pop("input", None)]
-    texts = [text_of(part, "instruction") for part in parts if part not in (None, "")]
-    row["query"] = "\n".join(texts)
-
-
-def _messages_of_pair(row: Row, system: object) -> list[dict[str, object]]:
-    query, response = row.pop("query", None), row.pop("response", None)
-    history = row.pop("history", None)
-    if query is None and response is None:
-        raise RejectedRow(
-            "no column holds a conversation: columns are "
-            + (", ".join(row)[:200] or "none")
-            + "; expected messages, or query and response or their synonyms"
-        )
-    if isinstance(response, (list, tuple)):
-        if not response:
-            raise RejectedRow("the response is an empty list")
-        response = response[0]
-    messages: list[dict[str, object]] = []
-    for question, answer in [*_history(history), (query, response)]:
-        if question is not None:
-            messages.append({"role": "user", "content": text_of(question, "query")})
-        if answer is not None:
-            messages.append({"role": "assistant", "content": text_of(answer, "response")})
-    return standard_messages(messages, system)
-
-
-def _history(value: object) -> list[tuple[object, object]]:
-    if value is None or value == "":
-        return []
-    items = parse_literal(value, "history") if isinstance(value, str) else value
-    if not isinstance(items, (list, tuple)):
-        raise RejectedRow(f"history is {kind_of(items)}, expected a list of pairs")
-    pairs: list[tuple[object, object]] = []
-    for number, item in enumerate(items, start=1):
-        if not isinstance(item, (list, tuple)) or len(item) != 2:
-            raise RejectedRow(f"history[{number}] is no [question, answer] pair")
-        pairs.append((item[0], item[1]))
-    return pairs
+    return dict(value)

@@ -4,81 +4,142 @@ import json
 from collections.abc import Callable
 
 from swiftcore.data.quarantine import RejectedRow
-from swiftcore.data.rows.messages import (
+from swiftcore.data.rows.aside import Aside, Message, Row
+from swiftcore.data.rows.media import clips_of, images_of, objects_of
+from swiftcore.data.rows.messages import standard_messages
+from swiftcore.data.rows.values import (
     json_text,
     kind_of,
+    number_of,
     parse_literal,
-    standard_messages,
+    scalar_of,
     text_of,
 )
 
-Row = dict[str, object]
+Converter = Callable[[object, str], object]
+
+_PAIRED = ("messages", "images", "videos", "audios", "tools", "objects")
+_SIDES = ("rejected", "positive", "negative")
+STANDARD_COLUMNS = (
+    *_PAIRED,
+    *(f"{side}_{name}" for side in _SIDES for name in _PAIRED),
+    "rejected_response",
+    "label",
+    "channel",
+    "margin",
+    "chat_template_kwargs",
+)
+# Columns that can only be read together with the messages.
+SIDE_COLUMNS = ("rejected_response", *(f"{side}_messages" for side in _SIDES))
 
 
-def finish_row(row: Row, system: object = None) -> None:
-    """Bring tools, preference, media and grounding columns of a row with messages to one form.
+def read_side_columns(given: Row, row: Row, system: object, aside: Aside) -> None:
+    """Bring the rejected answer or dialogue and the samples of a row to one form.
 
     Args:
-        row: a row whose `messages` are standard; changed in place.
+        given: the values of those of `SIDE_COLUMNS` that the source has.
+        row: a row whose `messages` are standard; takes the result.
         system: system prompt of the row, for a rejected dialogue that brings none.
+        aside: takes notes.
 
     Raises:
         RejectedRow: one of them has no meaning.
     """
-    if "rejected_response" in row:
-        row["rejected_response"] = _rejected_response(row)
-    if row.get("rejected_messages") is not None:
-        dialogue = standard_messages(row["rejected_messages"], system, "rejected_messages")
-        row["rejected_messages"] = dialogue
+    messages = row["messages"]
+    if "rejected_response" in given and isinstance(messages, list):
+        row["rejected_response"] = rejected_response(given["rejected_response"], messages)
+    if given.get("rejected_messages") is not None:
+        row["rejected_messages"] = rejected_dialogue(
+            given["rejected_messages"], row, system, "rejected_messages", aside
+        )
     for side in ("positive", "negative"):
         name = f"{side}_messages"
-        if row.get(name) is not None:
-            row[name] = _list_of_dialogues(row[name], name)
-    for column, value in row.items():
-        convert = _CONVERTERS.get(column)
-        if convert is not None and value is not None:
-            row[column] = convert(value, column)
+        if given.get(name) is not None:
+            row[name] = _list_of_dialogues(given[name], name, row, side)
 
 
-def _rejected_response(row: Row) -> object:
-    rejected, messages = row["rejected_response"], row["messages"]
-    if rejected is None:
-        raise RejectedRow("rejected_response is null")
-    if not isinstance(messages, list):
-        raise RejectedRow("rejected_response without messages")
-    if isinstance(rejected, list):
-        rejected = standard_messages(rejected, column="rejected_response")
-        same = rejected == messages[-len(rejected) :]
+def rejected_response(value: object, messages: list[Message]) -> object:
+    """Return the rejected answer: its text, or the messages that replace the answer.
+
+    Raises:
+        RejectedRow: it is null, equals the answer, or is no answer.
+    """
+    column = "rejected_response"
+    if value is None:
+        raise RejectedRow(f"{column} is null")
+    if isinstance(value, dict):
+        value = [value]
+    if isinstance(value, (list, tuple)):
+        if value and all(isinstance(item, str) for item in value):
+            raise RejectedRow(
+                f"{column} is a list of texts; columns {{'response': 'positive', "
+                f"'{column}': 'negative'}} reads such a row for embedding"
+            )
+        aside = Aside()
+        rejected: object = (answer := standard_messages(value, column=column, aside=aside))
+        if any(message["role"] in ("user", "system") for message in answer):
+            raise RejectedRow(f"{column} holds a question; give rejected_messages instead")
+        if aside.media:
+            raise RejectedRow(f"{column} brings media; give rejected_messages instead")
+        same = answer == messages[-len(answer) :]
     else:
-        rejected = text_of(rejected, "rejected_response")
+        rejected = text_of(value, column)
         same = rejected == messages[-1]["content"]
     if same:
-        raise RejectedRow("rejected_response equals the answer")
+        raise RejectedRow(f"{column} equals the answer")
     return rejected
 
 
-def _list_of_dialogues(value: object, column: str) -> list[object]:
+def rejected_dialogue(
+    value: object, row: Row, system: object, column: str, aside: Aside
+) -> list[Message]:
+    """Return a whole rejected dialogue; media in its content parts go to the rejected columns.
+
+    Raises:
+        RejectedRow: it is no dialogue.
+    """
+    inner = Aside()
+    dialogue = standard_messages(value, system, column, inner)
+    for name, found in inner.media.items():
+        row[f"rejected_{name}"] = _media(found, name)
+    aside.notes |= inner.notes
+    return dialogue
+
+
+def _list_of_dialogues(value: object, column: str, row: Row, side: str) -> list[object]:
     dialogues = parse_literal(value, column) if isinstance(value, str) else value
-    if not isinstance(dialogues, list) or not dialogues:
+    if not isinstance(dialogues, (list, tuple)) or not dialogues:
         raise RejectedRow(f"{column} is {kind_of(dialogues)}, expected a list of dialogues")
     if isinstance(dialogues[0], dict):
         dialogues = [dialogues]
-    return [standard_messages(dialogue, column=column) for dialogue in dialogues]
+    asides = [Aside() for _ in dialogues]
+    read = [
+        standard_messages(dialogue, column=f"{column}[{number}]", aside=aside)
+        for number, (dialogue, aside) in enumerate(zip(dialogues, asides, strict=True), start=1)
+    ]
+    for name in sorted({name for aside in asides for name in aside.media}):
+        row[f"{side}_{name}"] = [_media(aside.media.get(name, []), name) for aside in asides]
+    return list[object](read)
 
 
-def _tools(value: object, column: str) -> str | None:
-    """Return tools as JSON text with the key order of the source; None when there are none."""
+def _media(found: list[object], name: str) -> list[object]:
+    return images_of(found, name) if name == "images" else clips_of(found, name)
+
+
+def tools_of(value: object, column: str) -> str | None:
+    """Return tools as JSON text with the key order of the source; None when there are none.
+
+    Raises:
+        RejectedRow: they are no list of objects.
+    """
     text = value if isinstance(value, str) else None
     if text is not None:
         if not text.strip():
             return None
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as err:
-            raise RejectedRow(f"{column} is not valid JSON: {err}") from err
+        value, text = _parsed_tools(text, column)
     if isinstance(value, dict):
         value, text = [value], None
-    if not isinstance(value, list):
+    if not isinstance(value, (list, tuple)):
         raise RejectedRow(f"{column} is {kind_of(value)}, expected a list of tools")
     if any(isinstance(tool, str) for tool in value):
         value, text = [_tool_of(tool, column) for tool in value], None
@@ -89,57 +150,80 @@ def _tools(value: object, column: str) -> str | None:
     return text if text is not None else json_text(value, column)
 
 
+def _parsed_tools(text: str, column: str) -> tuple[object, str | None]:
+    """Return what the text holds, and the text itself when it is JSON already."""
+    try:
+        return json.loads(text), text_of(text, column)
+    except (ValueError, RecursionError) as err:
+        try:
+            return parse_literal(text, column), None
+        except RejectedRow:
+            raise RejectedRow(f"{column} is not valid JSON: {err}") from err
+
+
 def _tool_of(tool: object, column: str) -> object:
     return parse_literal(tool, column) if isinstance(tool, str) else tool
 
 
-def _images(value: object, column: str) -> list[object]:
-    items = value if isinstance(value, list) else [value]
-    return [_image(item, column) for item in items]
+def _tools_of_samples(value: object, column: str) -> object:
+    if isinstance(value, (list, tuple)) and all(
+        tools is None or isinstance(tools, (str, list, tuple)) for tools in value
+    ):
+        return [tools_of(tools, column) if tools else None for tools in value]
+    return tools_of(value, column)
 
 
-def _image(value: object, column: str) -> Row:
-    if isinstance(value, str):
-        return {"bytes": None, "path": value}
-    if isinstance(value, dict) and (value.get("path") or value.get("bytes")):
-        return {"bytes": value.get("bytes"), "path": value.get("path")}
-    raise RejectedRow(f"{column} holds {kind_of(value)}, expected a path or bytes")
+def _objects_of_samples(value: object, column: str) -> object:
+    if isinstance(value, (list, tuple)):
+        return [objects_of(item, column) if item else None for item in value]
+    return objects_of(value, column)
 
 
-def _media(value: object, column: str) -> list[object]:
-    return value if isinstance(value, list) else [value]
+def label_of(value: object, column: str) -> object:
+    """Return a label: true or false, a number, a class name, or a list of them.
+
+    Raises:
+        RejectedRow: it is none of them.
+    """
+    if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
+        value = parse_literal(value, column)
+    if isinstance(value, (list, tuple)):
+        return [scalar_of(item, column) for item in value]
+    return scalar_of(value, column)
 
 
-def _objects(value: object, column: str) -> Row:
-    """Return grounding boxes with corners ordered, so that x1 <= x2 and y1 <= y2."""
+def _settings(value: object, column: str) -> Row:
     found = parse_literal(value, column) if isinstance(value, str) else value
-    if not isinstance(found, dict) or not isinstance(found.get("bbox"), list):
-        raise RejectedRow(f"{column} has no list bbox")
-    ordered: Row = {k: found[k] for k in ("ref", "bbox", "bbox_type", "image_id") if k in found}
-    ordered["bbox"] = [_box(box, column) for box in found["bbox"]]
-    return ordered
+    if not isinstance(found, dict):
+        raise RejectedRow(f"{column} is {kind_of(found)}, expected an object")
+    json_text(found, column)
+    return found
 
 
-def _box(box: object, column: str) -> list[object]:
-    if not isinstance(box, list) or len(box) not in (2, 4):
-        length = len(box) if isinstance(box, list) else kind_of(box)
-        raise RejectedRow(f"{column}.bbox has a box of length {length}, expected 2 or 4 numbers")
-    if not all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in box):
-        raise RejectedRow(f"{column}.bbox has a box with something that is no number")
-    if len(box) == 2:
-        return list(box)
-    x1, y1, x2, y2 = box
-    return [min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]
-
-
-_CONVERTERS: dict[str, Callable[[object, str], object]] = {
-    side + column: convert
-    for side in ("", "rejected_", "positive_", "negative_")
-    for column, convert in (
-        ("tools", _tools),
-        ("images", _images),
-        ("videos", _media),
-        ("audios", _media),
-        ("objects", _objects),
-    )
+CONVERTERS: dict[str, Converter] = {
+    "tools": tools_of,
+    "images": images_of,
+    "videos": clips_of,
+    "audios": clips_of,
+    "objects": objects_of,
+    "rejected_tools": tools_of,
+    "rejected_images": images_of,
+    "rejected_videos": clips_of,
+    "rejected_audios": clips_of,
+    "rejected_objects": objects_of,
+    **{
+        f"{side}_{name}": convert
+        for side in ("positive", "negative")
+        for name, convert in (
+            ("tools", _tools_of_samples),
+            ("images", clips_of),
+            ("videos", clips_of),
+            ("audios", clips_of),
+            ("objects", _objects_of_samples),
+        )
+    },
+    "label": label_of,
+    "channel": text_of,
+    "margin": number_of,
+    "chat_template_kwargs": _settings,
 }

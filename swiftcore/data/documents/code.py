@@ -1,0 +1,176 @@
+"""Source code cut at definitions; the pieces put together are the exact file.
+
+Python is parsed (`ast`, which builds a tree and runs nothing). For other languages a Pygments lexer
+tells comments and strings from code, so that only brackets in code count: a block is what begins at
+depth 0 after a blank line or after the end of a block.
+"""
+
+import ast
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from swiftcore.data.documents.chunks import (
+    Chunk,
+    Ruler,
+    TokenOffsets,
+    check_size,
+    chunk_text,
+    make_ruler,
+)
+from swiftcore.data.documents.kinds import is_source_code, lexer_name
+from swiftcore.data.documents.outcomes import Break
+
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_DEEPEST_LEVEL = 2
+_OPENING, _CLOSING = "([{", ")]}"
+# Lines that end or continue a block and so don't begin one.
+_CONTINUATION = re.compile(
+    r"[)\]}]|(?:end|fi|done|esac|else|elif|elsif|elseif|except|finally|catch|rescue|ensure|then|do|"
+    r"begin|where)\b",
+    re.IGNORECASE,
+)
+
+
+def split_code(
+    text: str,
+    language: str,
+    size: int,
+    offsets: TokenOffsets | None = None,
+    breaks: Sequence[Break] | None = None,
+) -> list[Chunk]:
+    """Cut source code into chunks of at most `size` units, at definitions where possible.
+
+    Chunks don't overlap: put together they are the text.
+
+    Args:
+        text: the source code.
+        language: as `document_kind` names it.
+        size: characters, or tokens when `offsets` is given.
+        offsets: gives the (start, end) of each token of a text.
+        breaks: what `code_breaks` says of the text, where it is known already.
+
+    Raises:
+        UsageError: the size is not above zero.
+        DataError: one character alone has more tokens than `size`.
+    """
+    check_size(size, 0)
+    found = code_breaks(text, language) if breaks is None else breaks
+    ruler = make_ruler(text, offsets)
+    spans = _packed(text, ruler, (0, len(text)), found, 0, size, offsets)
+    return [Chunk(text[start:end], start, end) for start, end in spans]
+
+
+def code_breaks(text: str, language: str) -> list[Break]:
+    """Return where definitions begin, in order.
+
+    A language without lexer, or code its parser refuses, is cut after blank lines.
+    """
+    if language == "python":
+        try:
+            return sorted(_python_breaks(text), key=_place)
+        except (SyntaxError, ValueError, RecursionError):
+            pass  # Python 2, or a fragment: its lexer copes with those
+    return list(_lexed_breaks(text, language))
+
+
+def _packed(
+    text: str,
+    ruler: Ruler,
+    span: tuple[int, int],
+    breaks: Sequence[Break],
+    level: int,
+    size: int,
+    offsets: TokenOffsets | None,
+) -> Iterator[tuple[int, int]]:
+    """Yield spans of whole definitions, as many as fit; too long ones are cut a level deeper."""
+    start, end = span
+    if level > _DEEPEST_LEVEL:
+        for chunk in chunk_text(text[start:end], size, 0, offsets):
+            yield start + chunk.start, start + chunk.end
+        return
+    cuts = [point.at for point in breaks if point.level == level and start < point.at < end]
+    held: tuple[int, int] | None = None
+    for unit in pairwise([start, *cuts, end]):
+        if held is not None and ruler.length(held[0], unit[1]) <= size:
+            held = (held[0], unit[1])
+            continue
+        if held is not None:
+            yield held
+            held = None
+        if ruler.length(*unit) <= size:
+            held = unit
+        elif unit[0] < unit[1]:
+            first = bisect_right(breaks, unit[0], key=_place)
+            inner = breaks[first : bisect_left(breaks, unit[1], key=_place)]
+            yield from _packed(text, ruler, unit, inner, level + 1, size, offsets)
+    if held is not None and held[0] < held[1]:
+        yield held
+
+
+def _place(point: Break) -> int:
+    return point.at
+
+
+def _python_breaks(text: str) -> Iterator[Break]:
+    starts = [found.start() for found in _LINE.finditer(text)]
+    lines = [found[0] for found in _LINE.finditer(text)]
+    pending: list[tuple[ast.AST, int]] = [(ast.parse(text), 0)]
+    while pending:
+        parent, level = pending.pop()
+        for node in ast.iter_child_nodes(parent):
+            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                continue
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1
+            # A comment right above belongs to the definition.
+            while first > 0 and lines[first - 1].lstrip().startswith("#"):
+                first -= 1
+            yield Break(starts[first], level)
+            if isinstance(node, ast.ClassDef) and level < _DEEPEST_LEVEL:
+                pending.append((node, level + 1))
+
+
+def _lexed_breaks(text: str, language: str) -> Iterator[Break]:
+    depths, inside = _depths_at_lines(text, language)
+    previous_is_end = True
+    for number, found in enumerate(_LINE.finditer(text)):
+        line = found[0]
+        if not line.strip():
+            previous_is_end = True
+            continue
+        is_continuation = _CONTINUATION.match(line.lstrip()) is not None
+        depth, is_indented = depths[number], line[0] in " \t"
+        level = max(depth, 1) if is_indented else depth
+        opens = previous_is_end and not is_continuation and not inside[number]
+        if opens and level <= _DEEPEST_LEVEL and found.start() > 0:
+            yield Break(found.start(), level)
+        previous_is_end = is_continuation and line.strip()[:1] in ")]}e"
+
+
+def _depths_at_lines(text: str, language: str) -> tuple[list[int], list[bool]]:
+    """Return for each line the depth of brackets before it, and whether a string or comment runs
+    over its beginning."""
+    from pygments.lexers import get_lexer_by_name
+    from pygments.token import Comment, String
+
+    starts = [found.start() for found in _LINE.finditer(text)]
+    depths, inside = [0] * len(starts), [False] * len(starts)
+    name = lexer_name(language) if is_source_code(language) else "text"
+    line, depth = 0, 0
+    for at, kind, value in get_lexer_by_name(name).get_tokens_unprocessed(text):
+        while line < len(starts) and starts[line] <= at:
+            depths[line] = depth
+            line += 1
+        is_quiet = kind in Comment or kind in String
+        for offset, character in enumerate(value):
+            while line < len(starts) and starts[line] <= at + offset:
+                depths[line], inside[line] = depth, is_quiet and starts[line] > at
+                line += 1
+            if not is_quiet and character in _OPENING:
+                depth += 1
+            elif not is_quiet and character in _CLOSING:
+                depth = max(depth - 1, 0)
+    for number in range(line, len(starts)):
+        depths[number] = depth
+    return depths, inside

@@ -71,7 +71,7 @@ def _same(left: object, right: object) -> bool:
     return repr(left) == repr(right)  # repr, since NaN does not equal itself
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rows=st.lists(ROW, max_size=4), remove=st.booleans())
 def test_any_row_is_standard_or_quarantined_and_stays_standard(rows, remove):
     standard, quarantine = normalize_rows(rows, remove_unused_columns=remove)
@@ -91,7 +91,7 @@ def test_any_row_is_standard_or_quarantined_and_stays_standard(rows, remove):
     assert all(map(_same, again, standard))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rows=st.lists(ROW, max_size=4))
 def test_a_normalizer_with_a_history_gives_what_a_fresh_one_gives(rows):
     old = RowNormalizer(add_media_tags=True)

@@ -10,6 +10,7 @@ import pytest
 
 from swiftcore.data import RejectedRow, RowNormalizer, read_rows
 from swiftcore.data.readers.files import data_suffix
+from swiftcore.data.rows.identity import SelfCognition
 from swiftcore.errors import DataError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -95,3 +96,13 @@ def test_every_row_is_kept_or_set_aside_for_a_reason(family):
 def test_a_mapping_of_columns_reads_what_was_set_aside(name, columns, kept):
     rows, found, reasons = _normalized(SHARED / name, columns)
     assert (rows, found) == (kept, kept), reasons.most_common(3)
+
+
+def test_self_cognition_rows_are_filled():
+    identity = SelfCognition("Name", ["作者", "Author"])
+    rows = [
+        identity.fill(raw.row) for raw in read_rows(SHARED / "instruct/llamafactory_identity.json")
+    ]
+    assert len(rows) == 91
+    assert "{{" not in str(rows)
+    assert "Author" in str(rows)

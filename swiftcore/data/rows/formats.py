@@ -143,7 +143,7 @@ class RowNormalizer:
         return plan
 
     def _count_notes(self, notes: set[str]) -> None:
-        for note in notes:
+        for note in sorted(notes):
             known = note in self.notes or len(self.notes) < _MAX_NOTES
             self.notes[note if known else _MORE_NOTES] += 1
 

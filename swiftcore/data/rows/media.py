@@ -73,7 +73,7 @@ def settle_media(row: Row, aside: Aside, side: str = "", add_tags: bool = False)
         if row.get(column):
             raise RejectedRow(f"{column} is given although content parts bring {name} too")
         row[column] = images_of(found, column) if name == "images" else clips_of(found, column)
-    for name in aside.tags_only:
+    for name in sorted(aside.tags_only):
         if not row.get(side + name):
             raise RejectedRow(f"a content part without content, and no column {side}{name}")
     if not isinstance(messages, list):

@@ -1,19 +1,23 @@
-"""From dataset entries to the local files they stand for."""
+"""From dataset entries to the files they stand for, wherever those are."""
 
 import difflib
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from swiftcore.data.readers.files import DATA_SUFFIXES, data_suffix
+from swiftcore.data.readers.files import data_suffix
+from swiftcore.data.sources.cache import Fetched, is_offline
+from swiftcore.data.sources.folders import files_in_folder, files_of_pattern, nearest
+from swiftcore.data.sources.plugins import fetch_by_plugin, tracked
 from swiftcore.data.sources.spec import DatasetSpec, parse_dataset_spec
 from swiftcore.errors import DataError, EnvironmentMissing, UsageError
+from swiftcore.progress import Progress
 from swiftcore.recipe.sections import DataSection
 
 Role = Literal["train", "val", "test"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_HELD_OUT_STEM = re.compile(r"(test|val|valid|validation|dev|eval)([-_.].*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -24,28 +28,32 @@ class SourceFile:
         role: split its rows belong to, before a validation split.
         spec: entry of the recipe it comes from.
         path: the file.
+        name: the file as the recipe writes it, for messages and reports.
+        provenance: where exactly it came from, as far as more is known than its path: address and
+            ETag, hub and commit, DVC revision, digests.
     """
 
     role: Role
     spec: DatasetSpec
     path: Path
-
-    @property
-    def name(self) -> str:
-        """The file as the recipe writes it, for messages and reports."""
-        root = Path(self.spec.path).expanduser()
-        if self.path == root:
-            return self.spec.path
-        return f"{self.spec.path.rstrip('/')}/{self.path.relative_to(root).as_posix()}"
+    name: str
+    provenance: dict[str, str] = field(default_factory=dict)
 
 
-def source_files(section: DataSection) -> list[SourceFile]:
+def source_files(section: DataSection, *, progress: Progress | None = None) -> list[SourceFile]:
     """List every file an ingest reads, in reading order: the content its identity depends on.
+
+    What is not on this machine is fetched into the cache, unless the environment forbids it.
+
+    Args:
+        section: the recipe's data section.
+        progress: told what is fetched.
 
     Raises:
         UsageError: an entry can't be parsed, or a folder mixes training and held-out files.
         DataError: a path does not exist, or a folder has no data file.
-        EnvironmentMissing: an entry names a dataset on a hub.
+        EnvironmentMissing: a source can't be reached from here, or may not be.
+        TransientError: a hub or server is away.
     """
     roles: list[tuple[Role, list[str]]] = [
         ("train", section.dataset),
@@ -53,14 +61,21 @@ def source_files(section: DataSection) -> list[SourceFile]:
         ("test", section.test_dataset),
     ]
     return [
-        SourceFile(role, spec, path)
+        SourceFile(role, spec, found.path, found.name, found.provenance)
         for role, entries in roles
         for spec in map(parse_dataset_spec, entries)
-        for path in _local_files(spec, role)
+        for found in spec_files(spec, role, progress=progress)
     ]
 
 
-def _local_files(spec: DatasetSpec, role: Role) -> list[Path]:
+def spec_files(
+    spec: DatasetSpec, role: Role = "train", *, progress: Progress | None = None
+) -> list[Fetched]:
+    """Return the files one entry stands for, fetched if they are not on this machine.
+
+    Raises:
+        SwiftError: as `source_files`.
+    """
     if spec.prefix is not None and spec.hub is None:
         raise UsageError(
             "a dataset entry names an unknown hub",
@@ -69,102 +84,117 @@ def _local_files(spec: DatasetSpec, role: Role) -> list[Path]:
             expected="hf:: or ms::, or a path without prefix",
             do="correct or remove the prefix",
         )
-    if not spec.is_local:
-        raise _not_here(spec)
+    if spec.scheme is not None:
+        return _at_address(spec, role, progress)
+    if spec.is_local:
+        return list(_local_files(spec, role))
+    if spec.is_pattern:
+        _require_no_subsets(spec, "a pattern")
+        return list(map(_with_origin, files_of_pattern(spec, role)[1]))
+    pulled = tracked(Path(spec.path).expanduser())
+    if pulled is not None and spec.is_local:
+        return list(_local_files(spec, role))
+    if _names_hub(spec):
+        return _on_hub(spec, role, progress)
+    raise _not_here(spec)
+
+
+def _local_files(spec: DatasetSpec, role: Role) -> Iterator[Fetched]:
     root = Path(spec.path).expanduser()
-    if root.is_dir():
-        return _files_in_folder(root, spec, role)
-    if spec.subsets:
-        raise UsageError(
-            "a single file has no subsets",
-            where=repr(spec.text),
-            found=":" + "/".join(spec.subsets),
-            do="remove the subset, or give the folder that holds it",
-        )
-    return [root]
+    if not root.is_dir():
+        _require_no_subsets(spec, "a single file")
+        yield _with_origin(root, spec.path)
+        return
+    for path in files_in_folder(root, spec, role):
+        name = f"{spec.path.rstrip('/')}/{path.relative_to(root).as_posix()}"
+        yield _with_origin(path, name)
+
+
+def _with_origin(path: Path, name: str | None = None) -> Fetched:
+    found = tracked(path)
+    return Fetched(path, name or path.as_posix(), found[1] if found is not None else {})
+
+
+def _at_address(spec: DatasetSpec, role: Role, progress: Progress | None) -> list[Fetched]:
+    if spec.scheme in ("http", "https"):
+        from swiftcore.data.sources.fetch import fetch_url
+
+        return [fetch_url(spec.path, sha256=spec.sha256, progress=progress)]
+    if spec.scheme == "s3":
+        from swiftcore.data.sources.s3 import fetch_s3
+
+        return fetch_s3(spec.path, sha256=spec.sha256, progress=progress)
+    assert spec.scheme is not None
+    found = fetch_by_plugin(spec.scheme, spec.path)
+    if not found.path.is_dir():
+        return [found]
+    return [
+        Fetched(path, f"{found.name}/{path.relative_to(found.path).as_posix()}", found.provenance)
+        for path in files_in_folder(found.path, spec, role)
+    ]
+
+
+def _on_hub(spec: DatasetSpec, role: Role, progress: Progress | None) -> list[Fetched]:
+    from swiftcore.data.sources.hub import fetch_hub, files_for_role, hub_provenance
+
+    hub = spec.hub or "hf"
+    if spec.hub is None and is_offline():
+        raise _not_here(spec)
+    files: list[Fetched] = []
+    for subset in spec.subsets or [None]:
+        folder = fetch_hub(hub, spec.path, revision=spec.revision, subset=subset, progress=progress)
+        origin = hub_provenance(folder)
+        for path, place in files_for_role(folder, role, repr(spec.text)):
+            files.append(Fetched(path, f"{hub}::{spec.path}/{place}", origin | {"file": place}))
+    return files
+
+
+def _names_hub(spec: DatasetSpec) -> bool:
+    """Tell whether an entry that is not here may be asked for at a hub.
+
+    A hub id is `org/name`; anything that starts or ends like a file is a path, never an id, and so
+    is what looks like a misspelt folder of this place. Where the entry names the hub, only the
+    first rule counts, and the organisation may be missing, as in `hf::squad`.
+    """
+    path = spec.path
+    if path.startswith((".", "/", "~")) or "\\" in path or path.count("/") > 1:
+        return False
+    if data_suffix(Path(path)) is not None:
+        return False
+    if spec.hub is not None:
+        return True
+    if not _HUB_ID.fullmatch(path):
+        return False
+    here = [place.name for place in Path().iterdir() if place.is_dir()]
+    return not difflib.get_close_matches(path.split("/")[0], here, n=1, cutoff=0.75)
 
 
 def _not_here(spec: DatasetSpec) -> DataError | EnvironmentMissing:
-    if spec.hub is not None or (not _looks_local(spec.path) and _HUB_ID.fullmatch(spec.path)):
+    close = nearest(Path(spec.path).expanduser())
+    if _names_hub(spec):
         return EnvironmentMissing(
-            "datasets are read from local files; hubs are not reached for now",
+            "the dataset is not on this machine, and this process is offline",
             where=repr(spec.text),
-            found=f"hub id {spec.path}",
-            expected="a local file or folder",
-            do="download it and give the folder, for example data.dataset: [data/my_set]",
+            found=f"no file or folder {spec.path}; as a hub id it may not be asked for",
+            expected=close,
+            do="correct the path; or unset SWIFTCORE_OFFLINE and HF_HUB_OFFLINE; or download it "
+            "and give the local folder",
         )
     return DataError(
         "the dataset does not exist",
         where=repr(spec.text),
         found=f"no file or folder {spec.path}",
-        expected=_nearest(Path(spec.path).expanduser()),
-        do="correct the path; relative paths start at the folder the command runs in",
+        expected=close,
+        do="correct the path; relative paths start at the folder the command runs in; a hub's "
+        "dataset is written hf::org/name or ms::org/name",
     )
 
 
-def _looks_local(path: str) -> bool:
-    """A hub id is `org/name`; anything that starts or ends like a file is a path, never an id."""
-    if path.startswith((".", "/", "~")) or "\\" in path or path.count("/") != 1:
-        return True
-    return data_suffix(Path(path)) is not None or Path(path.split("/")[0]).is_dir()
-
-
-def _nearest(path: Path) -> str:
-    folder = path.parent
-    while not folder.is_dir() and folder != folder.parent:
-        path, folder = folder, folder.parent
-    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
-    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
-    if close:
-        return f"perhaps {folder / close[0]}"
-    shown = ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
-    return f"one of the names in {folder}: {shown}" if names else f"a file in {folder}, now empty"
-
-
-def _files_in_folder(root: Path, spec: DatasetSpec, role: Role) -> list[Path]:
+def _require_no_subsets(spec: DatasetSpec, kind: str) -> None:
     if spec.subsets:
-        files = [path for name in spec.subsets for path in _subset_files(root, name, spec)]
-    else:
-        files = _data_files(root)
-    if not files:
-        raise DataError(
-            "the folder has no data file",
-            where=repr(spec.text),
-            found=", ".join(sorted(p.name for p in root.iterdir())[:8]) or "an empty folder",
-            expected="files ending in " + ", ".join(DATA_SUFFIXES) + ", each also .gz",
-        )
-    held_out = [path for path in files if _HELD_OUT_STEM.fullmatch(path.name.split(".")[0])]
-    if role == "train" and held_out and not spec.subsets:
         raise UsageError(
-            "a training folder also holds files that are named like held-out rows",
+            f"{kind} has no subsets",
             where=repr(spec.text),
-            found=", ".join(path.name for path in held_out),
-            expected="training files only",
-            do="name the files one by one in data.dataset, data.val_dataset and data.test_dataset",
+            found=":" + "/".join(spec.subsets),
+            do="remove the subset, or give the folder that holds it",
         )
-    return files
-
-
-def _subset_files(root: Path, name: str, spec: DatasetSpec) -> list[Path]:
-    folder = root / name
-    if name in {".", ".."} or not folder.resolve().is_relative_to(root.resolve()):
-        raise UsageError("a subset lies inside its folder", where=repr(spec.text), found=name)
-    if folder.is_dir():
-        return _data_files(folder)
-    files = [path for path in _data_files(root) if path.name.split(".")[0] == name]
-    if not files:
-        raise DataError(
-            "the subset does not exist",
-            where=repr(spec.text),
-            found=f"no folder and no data file {name} in {root}",
-            expected=_nearest(folder),
-        )
-    return files
-
-
-def _data_files(folder: Path) -> list[Path]:
-    return [
-        path
-        for path in sorted(folder.iterdir())
-        if path.is_file() and not path.name.startswith(".") and data_suffix(path) is not None
-    ]

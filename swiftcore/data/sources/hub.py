@@ -1,0 +1,265 @@
+"""Datasets from hubs, pinned to what they were, as a local folder of data files.
+
+<cache>/hub/<hub>/<org>--<name>/<revision>/<subset>/      <split>-<number>-<file name>
+<cache>/hub/<hub>/<org>--<name>/<revision>/<subset>.json  where they come from
+<cache>/hub/<hub>/<org>--<name>/revisions.json            what a branch or tag stood for last
+"""
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from swiftcore.atomic import write_text_synced
+from swiftcore.data.sources.cache import ContentCache, is_offline, place_key
+from swiftcore.data.sources.download import Away, require_room
+from swiftcore.data.sources.hub_clients import CLIENTS, Hub, HubClient, HubFile, Listing
+from swiftcore.data.sources.hub_layout import choose_files
+from swiftcore.errors import DataError, EnvironmentMissing, TransientError, UsageError
+from swiftcore.progress import Progress, Silent
+
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_PIN = re.compile(r"[0-9a-f]{7,64}")
+_Answer = TypeVar("_Answer")
+_ROLES = {"train": ("train",), "val": ("validation", "test"), "test": ("test", "validation")}
+
+
+def fetch_hub(
+    hub: Hub,
+    dataset_id: str,
+    *,
+    revision: str | None = None,
+    subset: str | None = None,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Return a local folder with the data files of a hub dataset, fetched if they are not here.
+
+    The files are named `<split>-<number>-<name>`; `hub_provenance` tells where they come from.
+
+    Args:
+        hub: `hf` or `ms`.
+        dataset_id: `org/name`.
+        revision: branch, tag or commit; None takes the main branch as it is now.
+        subset: its configuration, or folder; None takes the default or only one.
+        offline: ask nobody, also on if the environment says so; gives what was fetched before.
+        progress: told the bytes that are here.
+
+    Raises:
+        DataError: the hub has no such dataset, revision or subset, or no file that can be read.
+        EnvironmentMissing: offline and not fetched before, no permission, or no room.
+        TransientError: the hub is away.
+        UsageError: this is no name of a dataset.
+    """
+    where = _shown(hub, dataset_id, revision, subset)
+    if not _ID.fullmatch(dataset_id) or (hub == "ms" and "/" not in dataset_id):
+        raise UsageError("this is no name of a dataset", where=where, expected="org/name")
+    home = _home(hub, dataset_id)
+    if offline or is_offline():
+        return _fetched_before(home, revision, subset, where)
+    with ContentCache().lock(place_key(f"{hub}::{dataset_id}")):
+        client = CLIENTS[hub]()
+        listing = _patiently(client, lambda: client.listing(dataset_id, revision), where)
+        if not _PIN.fullmatch(listing.revision):
+            raise DataError("the hub names no commit", where=where, found=listing.revision[:100])
+        _note_revision(home, revision, listing.revision)
+        folder = home / listing.revision / _folder_name(subset)
+        if not _record_of(folder).is_file():
+            _bring(client, dataset_id, listing, subset, folder, where, progress or Silent())
+    return folder
+
+
+def hub_provenance(folder: Path) -> dict[str, str]:
+    """Return where a folder from `fetch_hub` comes from: hub, dataset, revision, subset."""
+    return json.loads(_record_of(folder).read_text(encoding="utf-8"))["provenance"]
+
+
+def files_for_role(folder: Path, role: str, where: str) -> list[tuple[Path, str]]:
+    """Return the files of the split that serves a role, with their names in the repository.
+
+    Training takes `train`; validation takes `validation`, else `test`; testing the reverse. A
+    dataset with one split serves every role with it.
+
+    Raises:
+        DataError: no split fits, so the recipe must name files itself.
+    """
+    places: dict[str, str] = json.loads(_record_of(folder).read_text(encoding="utf-8"))["files"]
+    splits: dict[str, list[str]] = {}
+    for name in sorted(places):
+        splits.setdefault(name.split("-")[0], []).append(name)
+    split = next((split for split in _ROLES[role] if split in splits), None)
+    if split is None and len(splits) == 1:
+        split = next(iter(splits))
+    if split is None:
+        raise DataError(
+            f"the dataset has no split for {role} rows",
+            where=where,
+            found=", ".join(splits),
+            expected=" or ".join(_ROLES[role]),
+            do=f"give files of {folder} one by one",
+        )
+    return [(folder / name, places[name]) for name in splits[split]]
+
+
+def nearest_fetched(dataset_id: str) -> str | None:
+    """Return the dataset in the cache whose name is most like this one."""
+    known = {
+        f"{hub.name}::{home.name.replace('--', '/')}"
+        for hub in sorted((ContentCache().root / "hub").glob("*"))
+        for home in sorted(hub.glob("*"))
+    }
+    names = {entry.partition("::")[2]: entry for entry in sorted(known)}
+    close = difflib.get_close_matches(dataset_id, list(names), n=1, cutoff=0.5)
+    return names[close[0]] if close else None
+
+
+def _bring(
+    client: HubClient,
+    dataset_id: str,
+    listing: Listing,
+    subset: str | None,
+    folder: Path,
+    where: str,
+    progress: Progress,
+) -> None:
+    """Fetch the files of a subset beside their final folder, and move it there when it is whole."""
+    area = folder.with_name(f".{folder.name}.part")
+    card = None
+    area.mkdir(parents=True, exist_ok=True)
+    if "README.md" in listing.files:
+        readme = _get(client, dataset_id, listing, "README.md", area, where)
+        card = readme.read_text(encoding="utf-8", errors="replace")
+    chosen = choose_files(list(listing.files), card, subset, where)
+    total = sum(listing.files[path].size_bytes or 0 for files in chosen.values() for path in files)
+    require_room(area, total, where)
+    names: dict[str, str] = {}
+    ready = area / "ready"
+    ready.mkdir(exist_ok=True)
+    done = 0
+    for split, paths in chosen.items():
+        for number, path in enumerate(paths):
+            name = f"{_safe(split)}-{number:05d}-{PurePosixPath(path).name}"
+            names[name] = path
+            if not (ready / name).is_file():
+                os.replace(_get(client, dataset_id, listing, path, area, where), ready / name)
+            done += listing.files[path].size_bytes or 0
+            progress.update(done, total or None, f"{path} of {dataset_id}")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(ready, folder)
+    shutil.rmtree(area, ignore_errors=True)
+    unused = sorted(set(listing.files) - {p for paths in chosen.values() for p in paths})
+    provenance = {"hub": where.partition("::")[0], "dataset": dataset_id} | listing.provenance
+    provenance |= {"subset": subset} if subset else {}
+    record = {"provenance": provenance, "files": names, "unused": unused}
+    write_text_synced(_record_of(folder), json.dumps(record, indent=1, sort_keys=True))
+
+
+def _get(
+    client: HubClient, dataset_id: str, listing: Listing, path: str, area: Path, where: str
+) -> Path:
+    found = _patiently(
+        client, lambda: client.fetch(dataset_id, listing, path, area / "files"), where
+    )
+    if not found.resolve().is_relative_to(area.resolve()):
+        raise DataError("a file of the dataset leads out of its folder", where=where, found=path)
+    _verify(found, listing.files[path], where)
+    return found
+
+
+def _verify(path: Path, file: HubFile, where: str) -> None:
+    size = path.stat().st_size
+    wrong = None
+    if file.size_bytes is not None and size != file.size_bytes:
+        wrong = (f"{size:,} bytes", f"{file.size_bytes:,} bytes")
+    elif file.sha256 or file.git_sha1:
+        digest = hashlib.sha256() if file.sha256 else hashlib.sha1(usedforsecurity=False)
+        digest.update(b"" if file.sha256 else f"blob {size}\0".encode())
+        with path.open("rb") as stream:
+            while block := stream.read(2**20):
+                digest.update(block)
+        expected = file.sha256 or file.git_sha1
+        wrong = (digest.hexdigest(), expected) if digest.hexdigest() != expected else None
+    if wrong is not None:
+        path.unlink()
+        raise DataError(
+            "a file of the dataset is not the one the hub lists; it was thrown away",
+            where=f"{where}: {file.path}",
+            found=wrong[0],
+            expected=wrong[1],
+            do="run again; if it stays so, the hub's copy is damaged",
+        )
+
+
+def _patiently(client: HubClient, call: Callable[[], _Answer], where: str) -> _Answer:
+    for wait in (*client.waits_seconds, None):
+        try:
+            return call()
+        except Away as err:
+            if wait is None:
+                raise TransientError(
+                    "the hub did not answer",
+                    where=where,
+                    found=err,
+                    do="run the same command again later; SWIFTCORE_OFFLINE=1 takes what was "
+                    "fetched before",
+                ) from err
+            time.sleep(wait)
+    raise AssertionError("the last wait is None")
+
+
+def _fetched_before(home: Path, revision: str | None, subset: str | None, where: str) -> Path:
+    pinned = _revisions(home).get(revision or "", revision or "")
+    folder = home / pinned / _folder_name(subset)
+    if pinned and _record_of(folder).is_file():
+        return folder
+    there = sorted(path.stem for path in home.glob("*/*.json"))
+    name = home.name.replace("--", "/")
+    nearest = f"subsets {', '.join(there)} of it" if there else nearest_fetched(name)
+    raise EnvironmentMissing(
+        "the dataset was not fetched before, and this process is offline",
+        where=where,
+        found=f"no copy of it in {home.parent}",
+        expected=f"perhaps {nearest}" if nearest else "a local file or folder",
+        do="unset SWIFTCORE_OFFLINE and HF_HUB_OFFLINE, or download it and give the local folder",
+    )
+
+
+def _note_revision(home: Path, asked: str | None, found: str) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    known = _revisions(home) | {asked or "": found, found: found}
+    write_text_synced(home / "revisions.json", json.dumps(known, indent=1, sort_keys=True))
+
+
+def _revisions(home: Path) -> dict[str, str]:
+    try:
+        found = json.loads((home / "revisions.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _home(hub: str, dataset_id: str) -> Path:
+    return ContentCache().root / "hub" / hub / dataset_id.replace("/", "--")
+
+
+def _record_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.json")
+
+
+def _folder_name(subset: str | None) -> str:
+    return "default" if subset is None else f"subset-{_safe(subset)}"
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^\w.]", "_", text)
+
+
+def _shown(hub: str, dataset_id: str, revision: str | None, subset: str | None) -> str:
+    name = f"{hub}::{dataset_id}" + (f":{subset}" if subset else "")
+    return name + (f"@{revision}" if revision else "")

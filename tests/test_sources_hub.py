@@ -1,0 +1,346 @@
+"""Datasets from hubs, against a small server that speaks the used part of both hubs' APIs."""
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+from swiftcore.data import read_rows, source_files
+from swiftcore.data.sources.hub import fetch_hub, hub_provenance
+from swiftcore.data.sources.hub_clients import HuggingFace
+from swiftcore.data.sources.hub_layout import choose_files, split_of
+from swiftcore.errors import DataError, EnvironmentMissing, TransientError, UsageError
+from swiftcore.recipe.sections import DataSection
+
+COMMIT = "a" * 40
+CARD = """---
+configs:
+- config_name: chat
+  default: true
+  data_files:
+  - split: train
+    path: chat/train-*.jsonl
+  - split: test
+    path: [chat/test.jsonl]
+- config_name: tools
+  data_files: "tools/**"
+---
+# A set
+"""
+
+
+def _row(text: str) -> bytes:
+    return json.dumps({"text": text}).encode() + b"\n"
+
+
+FILES = {
+    "README.md": CARD.encode(),
+    "set.py": b"raise SystemExit('a script of a dataset was run')",
+    "chat/train-0.jsonl": _row("chat train 0"),
+    "chat/train-1.jsonl": _row("chat train 1"),
+    "chat/test.jsonl": _row("chat test"),
+    "tools/a.jsonl": _row("tools a"),
+}
+
+
+class Hub(ThreadingHTTPServer):
+    """Serves datasets by name; `broken` says which downloads give other bytes than listed."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.datasets: dict[str, dict[str, bytes]] = {"org/set": dict(FILES)}
+        self.commit = COMMIT
+        self.codes: list[int] = []
+        self.altered: set[str] = set()
+        self.asked: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Hub
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        address = urlsplit(self.path)
+        path, query = unquote(address.path), parse_qs(address.query)
+        self.server.asked.append(f"{self.command} {path}")
+        if self.server.codes:
+            self._send(self.server.codes.pop(0), b"{}")
+        elif path.startswith("/api/v1/datasets/"):
+            self._model_scope(path.removeprefix("/api/v1/datasets/"), query)
+        elif path.startswith("/api/datasets/"):
+            self._facts(path.removeprefix("/api/datasets/"))
+        else:
+            name, _, rest = path.removeprefix("/datasets/").partition("/resolve/")
+            self._content(name, rest.partition("/")[2])
+
+    def _facts(self, rest: str) -> None:
+        name, _, revision = rest.partition("/revision/")
+        files = self.server.datasets.get(name)
+        if files is None:
+            self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+            return
+        if revision not in ("", "main", "v1", self.server.commit):
+            self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            return
+        siblings = []
+        for path, content in files.items():
+            blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+            item: dict[str, object] = {"rfilename": path, "size": len(content), "blobId": blob}
+            if path.endswith(".jsonl"):
+                digest = hashlib.sha256(content).hexdigest()
+                item["lfs"] = {"size": len(content), "sha256": digest, "pointerSize": 1}
+            siblings.append(item)
+        facts = {"id": name, "sha": self.server.commit, "siblings": siblings, "tags": []}
+        self._send(200, json.dumps(facts).encode())
+
+    def _content(self, name: str, path: str) -> None:
+        content = self.server.datasets[name].get(path)
+        if content is None:
+            self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
+            return
+        etag = f'"{hashlib.sha256(content).hexdigest()}"'
+        if path in self.server.altered:
+            content = content[::-1]
+        self._send(200, content, {"X-Repo-Commit": self.server.commit, "ETag": etag})
+
+    def _model_scope(self, rest: str, query: dict[str, list[str]]) -> None:
+        name, _, what = rest.partition("/repo")
+        files = self.server.datasets.get(name)
+        if files is None:
+            self._send(404, b'{"Code": 10010205001, "Message": "not found"}')
+        elif what == "/tree":
+            items = [
+                {
+                    "Path": path,
+                    "Size": len(content),
+                    "Sha256": hashlib.sha256(content).hexdigest(),
+                    "Type": "blob",
+                }
+                for path, content in files.items()
+            ]
+            self._send(200, json.dumps({"Code": 200, "Data": {"Files": items}}).encode())
+        else:
+            path = query["FilePath"][0]
+            content = files[path][::-1] if path in self.server.altered else files[path]
+            self._send(200, content)
+
+    def _send(self, code: int, body: bytes, fields: dict[str, str] | None = None) -> None:
+        self.send_response(code)
+        for name, value in ({"Content-Length": str(len(body))} | (fields or {})).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    import huggingface_hub.constants
+
+    server = Hub()
+    for name, value in {
+        "SWIFTCORE_CACHE": str(tmp_path / "cache"),
+        "HF_ENDPOINT": server.url,
+        "MODELSCOPE_ENDPOINT": server.url,
+        "MODELSCOPE_HOME": str(tmp_path / "modelscope"),
+        "MODELSCOPE_CACHE": str(tmp_path / "modelscope_cache"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    # The library reads its switches when it is imported, long before this test.
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    monkeypatch.setattr(HuggingFace, "waits_seconds", (0.01, 0.01))
+    monkeypatch.chdir(tmp_path)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def _texts(folder: Path) -> dict[str, str]:
+    return {
+        path.name: next(read_rows(path)).row["text"]  # type: ignore[index]
+        for path in sorted(folder.iterdir())
+    }
+
+
+@pytest.mark.parametrize("name", ["hf", "ms"])
+def test_a_dataset_is_a_folder_of_its_files_split_by_split(hub, name):
+    folder = fetch_hub(name, "org/set")
+    assert _texts(folder) == {
+        "test-00000-test.jsonl": "chat test",
+        "train-00000-train-0.jsonl": "chat train 0",
+        "train-00001-train-1.jsonl": "chat train 1",
+    }
+    assert _texts(fetch_hub(name, "org/set", subset="tools")) == {"train-00000-a.jsonl": "tools a"}
+    assert not [path for path in hub.asked if path.endswith("set.py")]
+
+
+def test_the_commit_is_recorded_and_what_is_here_is_not_fetched_again(hub):
+    folder = fetch_hub("hf", "org/set", revision="v1")
+    assert hub_provenance(folder) == {"hub": "hf", "dataset": "org/set", "revision": COMMIT}
+    hub.asked.clear()
+    assert fetch_hub("hf", "org/set") == folder
+    assert hub.asked == ["GET /api/datasets/org/set"]
+
+
+def test_a_new_commit_is_another_folder_and_the_old_one_stays_pinned(hub):
+    old = fetch_hub("hf", "org/set")
+    hub.commit = "b" * 40
+    hub.datasets["org/set"]["chat/train-0.jsonl"] = _row("new")
+    new = fetch_hub("hf", "org/set")
+    assert _texts(new)["train-00000-train-0.jsonl"] == "new"
+    assert _texts(old)["train-00000-train-0.jsonl"] == "chat train 0"
+    assert fetch_hub("hf", "org/set", revision=COMMIT, offline=True) == old
+
+
+def test_modelscope_pins_what_it_listed(hub):
+    first = fetch_hub("ms", "org/set")
+    origin = hub_provenance(first)
+    assert (origin["hub"], origin["revision"]) == ("ms", "master")
+    assert len(origin["listing_sha256"]) == 64
+    hub.datasets["org/set"]["chat/train-0.jsonl"] = _row("new")
+    assert fetch_hub("ms", "org/set") != first
+
+
+@pytest.mark.parametrize("name", ["hf", "ms"])
+def test_a_file_that_is_not_the_listed_one_is_thrown_away(hub, name, monkeypatch):
+    monkeypatch.setattr("modelscope_hub._download.time.sleep", lambda seconds: None)
+    hub.altered = {"chat/train-1.jsonl"}
+    with pytest.raises(DataError, match="not the one the hub lists"):
+        fetch_hub(name, "org/set")
+    hub.altered = set()
+    assert len(_texts(fetch_hub(name, "org/set"))) == 3
+
+
+def test_entries_name_subset_revision_and_role(hub):
+    section = DataSection(
+        dataset=["hf::org/set@main#1", "ms::org/set:tools"], test_dataset=["org/set"]
+    )
+    files = source_files(section)
+    assert [(file.role, file.name) for file in files] == [
+        ("train", "hf::org/set/chat/train-0.jsonl"),
+        ("train", "hf::org/set/chat/train-1.jsonl"),
+        ("train", "ms::org/set/tools/a.jsonl"),
+        ("test", "hf::org/set/chat/test.jsonl"),
+    ]
+    assert files[0].provenance["revision"] == COMMIT
+    assert files[0].provenance["file"] == "chat/train-0.jsonl"
+
+
+def test_offline_fails_at_once_and_names_the_nearest(hub, monkeypatch):
+    folder = fetch_hub("hf", "org/set")
+    hub.asked.clear()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert fetch_hub("hf", "org/set") == folder
+    started = time.monotonic()
+    with pytest.raises(EnvironmentMissing) as caught:
+        fetch_hub("hf", "org/sett")
+    with pytest.raises(EnvironmentMissing):
+        source_files(DataSection(dataset=["ms::org/other"]))
+    assert time.monotonic() - started < 1
+    assert "hf::org/set" in (caught.value.expected or "")
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize("name", ["hf", "ms"])
+def test_an_unknown_dataset_or_subset_is_bad_data(hub, name):
+    with pytest.raises(DataError, match="no such dataset"):
+        fetch_hub(name, "org/none")
+    with pytest.raises(DataError, match="no such subset") as caught:
+        fetch_hub(name, "org/set", subset="tool")
+    assert caught.value.expected == "perhaps tools"
+    with pytest.raises(UsageError):
+        fetch_hub(name, "../../etc")
+
+
+def test_an_unknown_revision_is_bad_data(hub):
+    with pytest.raises(DataError, match="no revision v9"):
+        fetch_hub("hf", "org/set", revision="v9")
+
+
+def test_a_busy_hub_is_asked_again_and_a_hub_that_is_away_is_worth_another_try(hub, monkeypatch):
+    hub.codes = [503, 502]
+    assert fetch_hub("hf", "org/set").is_dir()
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    started = time.monotonic()
+    with pytest.raises(TransientError) as caught:
+        fetch_hub("hf", "org/other")
+    assert caught.value.exit_code == 6
+    assert time.monotonic() - started < 5
+
+
+def test_a_dataset_of_scripts_alone_is_refused(hub):
+    hub.datasets["org/script"] = {"script.py": b"print(1)"}
+    with pytest.raises(DataError, match="no file that can be read") as caught:
+        fetch_hub("hf", "org/script")
+    assert "never run" in (caught.value.do or "")
+
+
+def test_names_that_lead_out_of_the_repository_are_no_files(hub):
+    hub.datasets["org/evil"] = {"../../../evil.jsonl": _row("x"), "/tmp/evil.jsonl": _row("x")}
+    with pytest.raises(DataError, match="no file that can be read"):
+        fetch_hub("hf", "org/evil")
+
+
+@pytest.mark.parametrize(
+    ("files", "subset", "expected"),
+    [
+        (["train.jsonl", "test.jsonl"], None, {"train": 1, "test": 1}),
+        (["a.jsonl", "b.jsonl", "dataset_infos.json"], None, {"train": 2}),
+        (
+            ["data/train-00000-of-00001.parquet", "data/dev.csv"],
+            None,
+            {"train": 1, "validation": 1},
+        ),
+        (["main/train.parquet", "other/train.parquet"], "main", {"train": 1}),
+        (["default/a.jsonl", "extra/b.jsonl"], None, {"train": 1}),
+        (["one/a.jsonl", "one/test/b.jsonl"], None, {"train": 1, "test": 1}),
+        (["easy.jsonl", "hard.jsonl"], "hard", {"train": 1}),
+        (["train.jsonl", "test.jsonl"], "test", {"test": 1}),
+    ],
+)
+def test_without_a_card_folders_are_subsets_and_names_tell_splits(files, subset, expected):
+    found = choose_files(files, None, subset, "org/set")
+    assert {split: len(paths) for split, paths in found.items()} == (
+        {"test": 1} if files[0].startswith("one") else expected
+    )
+
+
+def test_several_subsets_need_a_name():
+    with pytest.raises(DataError, match="one must be named") as caught:
+        choose_files(["a/1.jsonl", "b/1.jsonl"], None, None, "org/set")
+    assert "a, b" in (caught.value.expected or "")
+
+
+@pytest.mark.parametrize(
+    ("path", "split"),
+    [
+        ("data/train-00000-of-00002.parquet", "train"),
+        ("en/validation.jsonl", "validation"),
+        ("test/part.csv", "test"),
+        ("latest.jsonl", None),
+        ("trained_rows.jsonl", None),
+    ],
+)
+def test_splits_are_whole_words_of_names(path, split):
+    assert split_of(path) == split

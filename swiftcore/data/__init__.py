@@ -1,6 +1,6 @@
 """Raw sources become datasets: reading, row formats, quarantine, duplicates, sampling, splits."""
 
-from swiftcore.data.dataset import has_split, load_rows, row_origins
+from swiftcore.data.dataset import SplitRows, has_split, load_rows, row_origins
 from swiftcore.data.ingest import build_dataset
 from swiftcore.data.pool import Pool
 from swiftcore.data.quarantine import QuarantinedRow, RejectedRow
@@ -21,6 +21,7 @@ __all__ = [
     "SourceCounts",
     "SourceFile",
     "SourceRow",
+    "SplitRows",
     "build_dataset",
     "has_split",
     "load_rows",

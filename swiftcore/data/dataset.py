@@ -1,9 +1,9 @@
 """A dataset on disk: one parquet file a split, readable by any parquet tool (see `columns`)."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from swiftcore.data.columns import LINE_COLUMN, METADATA_KEY, SOURCE_COLUMN, Row, schema_of
 from swiftcore.data.shards import ShardedRows
@@ -12,6 +12,7 @@ from swiftcore.errors import DataError
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 # Rows that are in memory at once while a split is written, and rows of one parquet row group.
 _BLOCK_ROWS = 32_768
@@ -65,17 +66,70 @@ def has_split(dataset_dir: Path, split: str) -> bool:
     return _split_path(dataset_dir, split).is_file()
 
 
+class SplitRows:
+    """The standard rows of one split, read from disk as they are wanted.
+
+    Raises:
+        DataError: there is no such split, or its file is damaged.
+    """
+
+    def __init__(self, dataset_dir: Path, split: str) -> None:
+        self._path = _existing_split(dataset_dir, split)
+        self._file = self._checked(lambda: _open_parquet(self._path))
+        self._encoded = _json_columns(self._file.schema_arrow, self._path)
+        self._names = [
+            name
+            for name in self._file.schema_arrow.names
+            if name not in (SOURCE_COLUMN, LINE_COLUMN)
+        ]
+
+    def __len__(self) -> int:
+        return self._file.metadata.num_rows
+
+    def batches(self, size: int) -> Iterator[list[Row]]:
+        """Yield the rows in order, `size` at a time; a column a row lacks is absent from it."""
+        batches = self._file.iter_batches(batch_size=size, columns=self._names)
+        while (batch := self._checked(lambda: next(batches, None))) is not None:
+            yield self._rows(batch)
+
+    def take(self, places: Sequence[int]) -> list[Row]:
+        """Return the rows with these places, which must ascend."""
+        found: list[Row] = []
+        first, wanted = 0, list(places)
+        for number in range(self._file.num_row_groups):
+            num_rows = self._file.metadata.row_group(number).num_rows
+            inside = [place - first for place in wanted if first <= place < first + num_rows]
+            if inside:
+                group = self._checked(
+                    lambda n=number: self._file.read_row_group(n, columns=self._names)
+                )
+                found += self._rows(group.take(inside))
+            first += num_rows
+        return found
+
+    def _rows(self, batch: "pa.RecordBatch | pa.Table") -> list[Row]:
+        columns = [
+            (name, name in self._encoded, batch.column(name).to_pylist()) for name in self._names
+        ]
+        return [_row_at(columns, place) for place in range(batch.num_rows)]
+
+    def _checked(self, read: Callable[[], Any]) -> Any:
+        import pyarrow as pa
+
+        try:
+            return read()
+        except (pa.ArrowException, OSError) as err:
+            raise DataError("the split's file is damaged", where=self._path, found=err) from err
+
+
 def load_rows(dataset_dir: Path, split: str) -> list[Row]:
     """Return the standard rows of one split, in order; a column a row lacks is absent from it.
 
     Raises:
         DataError: there is no such split, or its file is damaged.
     """
-    table = _read_table(dataset_dir, split)
-    encoded = _json_columns(table.schema, _split_path(dataset_dir, split))
-    names = [name for name in table.column_names if name not in (SOURCE_COLUMN, LINE_COLUMN)]
-    columns = [(name, name in encoded, table.column(name).to_pylist()) for name in names]
-    return [_row_at(columns, place) for place in range(table.num_rows)]
+    rows = SplitRows(dataset_dir, split)
+    return [row for batch in rows.batches(_ROW_GROUP_ROWS) for row in batch]
 
 
 def row_origins(dataset_dir: Path, split: str) -> list[str]:
@@ -84,7 +138,7 @@ def row_origins(dataset_dir: Path, split: str) -> list[str]:
     Raises:
         DataError: the split or `report.json` is missing or damaged.
     """
-    table = _read_table(dataset_dir, split)
+    table = _read_columns(dataset_dir, split, [SOURCE_COLUMN, LINE_COLUMN])
     report = Path(dataset_dir) / "report.json"
     try:
         files = json.loads(report.read_text(encoding="utf-8"))["files"]
@@ -101,10 +155,7 @@ def _split_path(dataset_dir: Path, split: str) -> Path:
     return Path(dataset_dir) / f"{split}.parquet"
 
 
-def _read_table(dataset_dir: Path, split: str) -> "pa.Table":
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _existing_split(dataset_dir: Path, split: str) -> Path:
     path = _split_path(dataset_dir, split)
     if not path.is_file():
         there = sorted(file.stem for file in Path(dataset_dir).glob("*.parquet"))
@@ -115,8 +166,22 @@ def _read_table(dataset_dir: Path, split: str) -> "pa.Table":
             expected=split,
             do="name sources for it in the recipe's data section",
         )
+    return path
+
+
+def _open_parquet(path: Path) -> "pq.ParquetFile":
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(path)
+
+
+def _read_columns(dataset_dir: Path, split: str, names: list[str]) -> "pa.Table":
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = _existing_split(dataset_dir, split)
     try:
-        return pq.read_table(path)
+        return pq.read_table(path, columns=names)
     except (pa.ArrowException, OSError) as err:
         raise DataError("the split's file is damaged", where=path, found=err) from err
 

@@ -1,13 +1,15 @@
 """The work of the template stage: a dataset folder becomes an encoded folder."""
 
 import json
+from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from swiftcore.data import has_split, load_rows
+from swiftcore.data import SplitRows, has_split
 from swiftcore.errors import DataError, RowTooLong, SwiftError
 from swiftcore.progress import Progress, Silent
 from swiftcore.recipe.sections import TemplateSection
@@ -121,13 +123,14 @@ def encode_dataset(
         for split in ("train", "val"):
             if not has_split(dataset_dir, split):
                 continue
-            rows = load_rows(dataset_dir, split)
-            writer = _SplitEncoder(template, split, rows, listener)
-            for drop in writer.run(out_dir / f"{split}.parquet"):
+            rows = SplitRows(dataset_dir, split)
+            encoder = _SplitEncoder(template, split, rows, listener)
+            for drop in encoder.run(out_dir / f"{split}.parquet"):
                 drops.write(json.dumps(drop, ensure_ascii=False) + "\n")
-            reports[split] = writer.report
+            reports[split] = encoder.report
             if split == "train":
-                parity = parity_report(template, tokenizer, _sample(rows, writer.kept))
+                sample = rows.take(_spread(encoder.kept, _PARITY_ROWS))
+                parity = parity_report(template, tokenizer, sample)
     if "train" not in reports:
         raise DataError(
             "the dataset has no training rows",
@@ -175,71 +178,119 @@ def resolve_template(
     )
 
 
-class _SplitEncoder:
-    """Encodes one split, batch by batch, and keeps the counts."""
+@dataclass(slots=True)
+class _Batch:
+    """Consecutive rows on their way to tokens.
 
-    def __init__(self, template: Template, split: str, rows: list[Row], progress: Progress) -> None:
+    Args:
+        start: index of the first row.
+        plans: pieces of each row, or why it has none.
+        ids: token ids of each row's pieces, or why they can't be had.
+    """
+
+    start: int
+    plans: list[list[Piece] | SwiftError]
+    ids: list[list[list[int]] | SwiftError] = field(default_factory=list)
+
+
+class _SplitEncoder:
+    """Encodes one split, batch by batch, and keeps the counts.
+
+    Two threads take turns: while the tokenizer, which needs no Python, works on one batch, the next
+    one is planned and the one before is put together.
+    """
+
+    def __init__(self, template: Template, split: str, rows: SplitRows, progress: Progress) -> None:
         self._template = template
         self._split = split
         self._rows = rows
         self._progress = progress
+        self._dropped: Counter[str] = Counter()
         self.report = SplitReport(rows=len(rows))
-        self.kept: list[int] = []
+        self.kept = array("q")
 
     def run(self, path: Path) -> Iterator[dict[str, Any]]:
         """Write the split and yield one record for each dropped row."""
-        lengths: list[int] = []
-        dropped: Counter[str] = Counter()
+        lengths = array("q")
         found_before = self._template.pieces.num_kept_as_text
         with EncodedWriter(path) as writer:
-            for start in range(0, len(self._rows), _BATCH_ROWS):
-                for index, outcome in self._encode_batch(start):
+            for batch in self._tokenized_batches():
+                for index, outcome in self._outcomes(batch):
                     if isinstance(outcome, Encoded):
                         writer.add(outcome, index)
                         lengths.append(len(outcome.input_ids))
                         self.report.label_tokens += outcome.num_labels
                         self.kept.append(index)
                     else:
-                        dropped[outcome["reason"]] += 1
+                        self._dropped[outcome["reason"]] += 1
                         yield {"split": self._split, "row": index, **outcome}
-                done = min(start + _BATCH_ROWS, len(self._rows))
+                done = batch.start + len(batch.plans)
                 self._progress.update(done, len(self._rows), f"{self._split} rows encoded")
         self.report.kept = len(lengths)
         found = self._template.pieces.num_kept_as_text
         self.report.control_tokens_as_text = found - found_before
         self.report.tokens = sum(lengths)
         self.report.length_percentiles = _percentiles(lengths)
-        self.report.drops = dict(sorted(dropped.items()))
+        self.report.drops = dict(sorted(self._dropped.items()))
         if not lengths:
             raise self._nothing_left()
 
-    def _encode_batch(self, start: int) -> Iterator[tuple[int, Encoded | dict[str, Any]]]:
-        template = self._template
-        planned: list[tuple[int, list[Piece] | SwiftError]] = []
-        for index in range(start, min(start + _BATCH_ROWS, len(self._rows))):
-            try:
-                planned.append((index, template.plan(self._rows[index], "train")))
-            except DataError as err:
-                planned.append((index, err))
-        found_before = template.pieces.num_kept_as_text
-        pieces = [piece for _, plan in planned if isinstance(plan, list) for piece in plan]
+    def _tokenized_batches(self) -> Iterator[_Batch]:
+        with ThreadPoolExecutor(1, thread_name_prefix="tokenizer") as tokenizer:
+            under_way: Future[_Batch] | None = None
+            for batch in self._planned_batches():
+                following = tokenizer.submit(self._tokenize, batch)
+                if under_way is not None:
+                    yield under_way.result()
+                under_way = following
+            if under_way is not None:
+                yield under_way.result()
+
+    def _planned_batches(self) -> Iterator[_Batch]:
+        start = 0
+        for rows in self._rows.batches(_BATCH_ROWS):
+            yield _Batch(start, [self._plan(row) for row in rows])
+            start += len(rows)
+
+    def _plan(self, row: Row) -> list[Piece] | SwiftError:
         try:
-            encoded = iter(template.pieces.encode(pieces))
+            return self._template.plan(row, "train")
+        except DataError as err:
+            return err
+
+    def _tokenize(self, batch: _Batch) -> _Batch:
+        tokenizer = self._template.pieces
+        found_before = tokenizer.num_kept_as_text
+        pieces = [piece for plan in batch.plans if isinstance(plan, list) for piece in plan]
+        try:
+            encoded = iter(tokenizer.encode(pieces))
         except DataError:
             # One row holds text that can't be encoded; find it row by row.
-            encoded = None
-            template.pieces.num_kept_as_text = found_before
-        for index, plan in planned:
-            if isinstance(plan, SwiftError):
-                yield index, _drop(plan)
+            tokenizer.num_kept_as_text = found_before
+            batch.ids = [self._tokenize_row(plan) for plan in batch.plans]
+        else:
+            batch.ids = [
+                plan if isinstance(plan, SwiftError) else [next(encoded) for _ in plan]
+                for plan in batch.plans
+            ]
+        return batch
+
+    def _tokenize_row(self, plan: list[Piece] | SwiftError) -> list[list[int]] | SwiftError:
+        if isinstance(plan, SwiftError):
+            return plan
+        try:
+            return self._template.pieces.encode(plan)
+        except DataError as err:
+            return err
+
+    def _outcomes(self, batch: _Batch) -> Iterator[tuple[int, Encoded | dict[str, Any]]]:
+        for index, (plan, ids) in enumerate(zip(batch.plans, batch.ids, strict=True), batch.start):
+            if isinstance(ids, SwiftError):
+                yield index, _drop(ids)
                 continue
             try:
-                ids = (
-                    template.pieces.encode(plan)
-                    if encoded is None
-                    else [next(encoded) for _ in plan]
-                )
-                parts = template.finish(plan, ids, "train")
+                assert isinstance(plan, list)  # a row without plan has no ids either
+                parts = self._template.finish(plan, ids, "train")
             except DataError as err:
                 yield index, _drop(err)
                 continue
@@ -269,12 +320,13 @@ def _unlabelled(encoded: Encoded) -> dict[str, Any]:
     return {"reason": _NO_LABEL, "tokens": tokens, "where": "labels", "found": f"{tokens} tokens"}
 
 
-def _sample(rows: list[Row], kept: list[int]) -> list[Row]:
-    step = max(len(kept) // _PARITY_ROWS, 1)
-    return [rows[index] for index in kept[::step][:_PARITY_ROWS]]
+def _spread(places: Sequence[int], count: int) -> list[int]:
+    """Return up to `count` of the places, evenly spread."""
+    step = max(len(places) // count, 1)
+    return list(places[::step][:count])
 
 
-def _percentiles(lengths: list[int]) -> dict[str, int]:
+def _percentiles(lengths: Sequence[int]) -> dict[str, int]:
     ordered = sorted(lengths)
     last = len(ordered) - 1
     return {f"p{share}": ordered[round(share / 100 * last)] for share in _PERCENTILES if ordered}

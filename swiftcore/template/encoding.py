@@ -52,6 +52,32 @@ def assemble(
     The stop token of an answer in the middle of a conversation belongs to the separator after it;
     it is trained like the last one. The first token has nothing to be predicted from: no label.
     """
+    if any(p.weight not in (0.0, 1.0) or p.end_weight not in (0.0, 1.0) for p in pieces):
+        return _assemble_weighted(pieces, piece_ids, stop_ids, decode)
+    # Nearly all rows: the labels alone tell the weights, which spares a list as long as the row.
+    input_ids: list[int] = []
+    labels: list[int] = []
+    ends: list[int] = []
+    for piece, ids in zip(pieces, piece_ids, strict=True):
+        input_ids += ids
+        labels += ids if piece.weight else [NO_LOSS] * len(ids)
+        if piece.end_weight:
+            ends.append(len(input_ids))
+    for start in ends:
+        stop = start + len(stop_ids)
+        if input_ids[start:stop] == stop_ids and labels[start:stop].count(NO_LOSS) == len(stop_ids):
+            labels[start:stop] = stop_ids
+    if labels:
+        labels[0] = NO_LOSS
+    return Encoded(input_ids, labels, None, decode)
+
+
+def _assemble_weighted(
+    pieces: list[Piece],
+    piece_ids: list[list[int]],
+    stop_ids: list[int],
+    decode: Callable[[list[int]], str],
+) -> Encoded:
     input_ids: list[int] = []
     labels: list[int] = []
     weights: list[float] = []

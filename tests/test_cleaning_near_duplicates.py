@@ -184,14 +184,15 @@ def test_chinese_is_compared_by_characters():
     assert jaccard(first, second) > 0.6
 
 
-def test_rows_with_other_pictures_or_labels_are_other_rows():
+def test_rows_that_differ_beside_their_words_are_other_rows():
     def row(**columns: object) -> dict[str, object]:
         return {"messages": [{"role": "user", "content": "What is in the picture?"}], **columns}
 
     cat, dog = row(images=[{"path": "cat.png"}]), row(images=[{"path": "dog.png"}])
-    rows = [cat, dog, row(), row(label=True), row(label=False), row(channel="x"), cat]
+    rows = [cat, dog, row(), row(label=True), row(label=False), row(tools='[{"name": "x"}]')]
+    rows += [cat, row(), row(label=True)]
     groups = near_duplicate_groups([row_signature(item) for item in rows])
-    assert groups.tolist() == [-1, -1, -1, -1, -1, 2, 0]
+    assert groups.tolist() == [-1, -1, -1, -1, -1, -1, 0, 2, 3]
 
 
 def test_all_text_of_a_row_counts_and_tools_on_request():
@@ -230,6 +231,17 @@ def test_signature_is_the_same_in_every_process():
 def test_threshold_out_of_range_is_refused(threshold):
     with pytest.raises(UsageError, match="threshold"):
         near_duplicate_groups([signature("a")], threshold)
+
+
+@pytest.mark.parametrize("n", range(1, 16))
+def test_an_ngram_has_one_key_wherever_it_stands(n):
+    text = [f"w{place}" for place in range(30)]
+    keys = ngram_keys(text, n)
+    assert len(set(keys.tolist())) == len(keys) == 30 - n + 1
+    for start in range(30 - n + 1):
+        for end in range(start + n, min(start + n + 9, 31)):
+            expected = keys[start : end - n + 1].tolist()
+            assert ngram_keys(text[start:end], n).tolist() == expected
 
 
 def test_no_rows_make_no_groups():

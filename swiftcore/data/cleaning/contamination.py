@@ -129,7 +129,7 @@ class ContaminationIndex:
         match = self._shared_ngram(words)
         if match is not None:
             return match
-        for short in _short_texts(row, words, self.n):
+        for short in _short_texts(row, words, self.n) if self._texts else ():
             place = self._texts.get(text_key(short))
             if place is not None:
                 return Match(place, "text", short[:_MAX_SHOWN_CHARACTERS], 1.0)

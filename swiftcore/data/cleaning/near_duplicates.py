@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from swiftcore.data.cleaning.text import mixed, ngram_keys, row_text, text_key, units
-from swiftcore.errors import UsageError
+from swiftcore.data.cleaning.text import DIALOGUES, mixed, ngram_keys, row_text, text_key, units
+from swiftcore.errors import EnvironmentMissing, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,12 +34,6 @@ _MIN_RECALL = 0.99
 _SHINGLES_AT_ONCE = 1024
 # Rows made from one template meet in the same buckets; without a bound that is quadratic.
 _MAX_BUCKET_ROWS = 200
-# Columns that make two rows with one text different rows.
-_CONTEXT = (
-    *("images", "videos", "audios", "objects"),
-    *("rejected_images", "rejected_videos", "rejected_audios", "rejected_objects"),
-    *("positive_images", "negative_images", "label"),
-)
 
 
 def signature(text: str, context: str = "") -> bytes:
@@ -52,8 +46,13 @@ def signature(text: str, context: str = "") -> bytes:
         text: any text.
         context: what else must be equal; signatures of different contexts are not similar.
 
+    Raises:
+        EnvironmentMissing: datasketch is not installed.
+
     Source: datasketch, `MinHash`; Broder 1997, "On the resemblance and containment of documents".
     """
+    # A shallow copy: `update_batch` replaces the minima, it does not change them in place.
+    minima = copy.copy(_empty_minhash())
     import numpy as np
 
     shingles = ngram_keys(units(text), SHINGLE_UNITS)
@@ -62,8 +61,6 @@ def signature(text: str, context: str = "") -> bytes:
     if context:
         shingles = mixed(shingles ^ np.uint64(text_key(context)))
     hashes = (shingles >> np.uint64(32)).tolist()
-    # A shallow copy: `update_batch` replaces the minima, it does not change them in place.
-    minima = copy.copy(_empty_minhash())
     for start in range(0, len(hashes), _SHINGLES_AT_ONCE):
         minima.update_batch(hashes[start : start + _SHINGLES_AT_ONCE])
     return minima.hashvalues.astype("<u4").tobytes()
@@ -72,18 +69,23 @@ def signature(text: str, context: str = "") -> bytes:
 def row_signature(row: Mapping[str, object]) -> bytes:
     """Return the signature of a standard row.
 
-    Rows are only similar when their images, videos, audios, objects and label are equal: one
-    question about two pictures is two rows.
+    Rows are only similar when all columns beside their dialogues are equal, as exact duplicates'
+    are: one question about two pictures, or with two lists of tools, is two rows.
     """
-    context = {name: row[name] for name in _CONTEXT if row.get(name) is not None}
+    context = {name: value for name, value in row.items() if name not in DIALOGUES}
     text = json.dumps(context, sort_keys=True, default=repr) if context else ""
     return signature(row_text(row), text)
 
 
 @lru_cache(maxsize=1)
 def _empty_minhash() -> "MinHash":
-    from datasketch import MinHash
-
+    try:
+        from datasketch import MinHash
+    except ImportError as err:
+        raise EnvironmentMissing(
+            "near duplicates are found by the package datasketch, which is not installed",
+            do="pip install 'swiftcore[clean]'",
+        ) from err
     # affine32 is named, not left to the default: signatures must stay comparable.
     return MinHash(num_perm=NUM_PERMUTATIONS, seed=1, hashfunc=int, scheme="affine32")
 

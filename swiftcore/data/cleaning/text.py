@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_DIALOGUES = (
+DIALOGUES = (
     *("messages", "rejected_response", "rejected_messages"),
     *("positive_messages", "negative_messages"),
 )
@@ -51,7 +51,7 @@ def row_texts(
         system: whether system prompts count.
         tools: whether the descriptions of the offered tools count.
     """
-    for column in _DIALOGUES:
+    for column in DIALOGUES:
         value = row.get(column)
         if value is not None:
             yield from _texts_of(value, system)
@@ -131,14 +131,30 @@ def ngram_keys(words: list[str], n: int) -> "NDArray[np.uint64]":
         return np.empty(0, dtype=np.uint64)
     look_up = _word_keys.__getitem__
     keys = np.fromiter(map(look_up, words), dtype=np.uint64, count=len(words))
-    width = min(n, len(words))
-    num_grams = len(words) - width + 1
-    step = np.uint64(_STEP)
-    grams = keys[:num_grams].copy()
-    for place in range(1, width):
-        grams *= step
-        grams += keys[place : place + num_grams]
-    return mixed(grams)
+    return mixed(_windows(keys, min(n, len(words))))
+
+
+def _windows(keys: "NDArray[np.uint64]", width: int) -> "NDArray[np.uint64]":
+    """Return the polynomial hash of each run of `width` keys, built from runs of 1, 2, 4 ..."""
+    power, length = keys, 1
+    joined, done = keys, 0
+    while done < width:
+        if width & length:
+            joined = _side_by_side(joined, power, done, length) if done else power
+            done += length
+        power = _side_by_side(power, power, length, length)
+        length *= 2
+    return joined
+
+
+def _side_by_side(
+    left: "NDArray[np.uint64]", right: "NDArray[np.uint64]", left_length: int, right_length: int
+) -> "NDArray[np.uint64]":
+    import numpy as np
+
+    step = np.uint64(pow(_STEP, right_length, 1 << 64))
+    number = max(len(right) - left_length, 0)
+    return left[:number] * step + right[left_length:]
 
 
 def mixed(keys: "NDArray[np.uint64]") -> "NDArray[np.uint64]":

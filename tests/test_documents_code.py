@@ -137,6 +137,14 @@ def test_python_that_does_not_parse_is_still_cut():
     assert [piece.split("(")[0] for piece in found] == ["print 'old'\n\n", "def a", "def b"]
 
 
+@pytest.mark.parametrize("language", ["python", "sql"])
+def test_a_very_long_file_is_cut_in_seconds(language):
+    text = "insert into a values (1, 2, 3);\n\n" * 100_000
+    found = pieces(text, language, 1000)
+    assert "".join(found) == text
+    assert all(piece.startswith("insert") for piece in found)
+
+
 @pytest.mark.parametrize("language", languages())
 @pytest.mark.parametrize("size", [1, 7, 60, 10_000])
 def test_every_language_gives_back_the_exact_text(language, size):

@@ -155,6 +155,13 @@ def test_eml_of_html_alone(tmp_path):
     assert text_of(tmp_path, "a.eml", message.as_bytes()) == "only html"
 
 
+def test_eml_with_a_broken_header_is_read(tmp_path):
+    raw = "From: =?utf-8?q?=?= <@>,;\nDate: no day\nSubject: a\n b\n\nwords\n"
+    text = text_of(tmp_path, "a.eml", raw)
+    assert text.startswith("Subject: a b\nFrom: ")
+    assert text.endswith("words\n")
+
+
 def test_rtf(tmp_path):
     raw = rb"{\rtf1\ansi\ansicpg1252{\fonttbl\f0 Arial;}\f0 Caf\'e9 \b bold\b0\par next}"
     assert text_of(tmp_path, "a.rtf", raw).split() == ["Café", "bold", "next"]

@@ -1,13 +1,17 @@
 """Folders, data files and hub datasets become one JSONL file with counts that add up."""
 
 import gzip
+import hashlib
 import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,10 +27,11 @@ from swiftcore.data.documents import (
     IngestionConfig,
     IngestionResult,
     ingest_dataset,
+    pool,
 )
-from swiftcore.data.documents import ingester as ingester_module
 from swiftcore.errors import DataError, EnvironmentMissing, UsageError
 from tests.documents_making import docx_bytes, pdf_bytes, written
+from tests.making import REPO
 
 PAIR = {"instruction": "Say hi", "input": "to Ann", "output": "Hi Ann"}
 CHAT = {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]}
@@ -42,7 +47,7 @@ def jsonl(*rows: object) -> str:
 
 def ingested(folder: Path, form: str = "pretraining", **options) -> tuple[list[dict], object]:
     out = folder / "out" / "rows.jsonl"
-    result = ingest_dataset(folder / "in", out, format=form, **options)
+    result = ingest_dataset(folder / "in", out, format=form, num_workers=1, **options)
     return lines(out), result
 
 
@@ -99,6 +104,7 @@ def test_report_has_each_file_and_counts_that_add_up(tmp_path):
     expected = {"found": 3, "read": 3, "skipped": 0, "source_rows": 5, "rejected": 3}
     expected |= {"chunks": 4, "rows": 2, "duplicates": 2, "blank": 0}
     assert {name: report[name] for name in expected} == expected
+    assert report["output_sha256"] == hashlib.sha256(result.output_path.read_bytes()).hexdigest()
     assert str(tmp_path) not in result.report_path.read_text()
     rejected = lines(result.quarantine_path)
     assert [(row["source"], row["line"]) for row in rejected] == [
@@ -238,6 +244,20 @@ def test_same_bytes_again_and_the_output_is_never_an_input(tmp_path):
     assert b"is written by this run" in outputs[1][1]
 
 
+def test_same_bytes_for_any_hash_seed(tmp_path):
+    written(tmp_path, "in/a.docx", docx_bytes("one", "two"))
+    written(tmp_path, "in/b.jsonl", jsonl({"text": "t", "x": 1, "y": 2, "z": 3}, PAIR))
+    outputs = set()
+    for seed in ("1", "2"):
+        out = tmp_path / "o.jsonl"
+        argv = ["dataset", "--input", str(tmp_path / "in"), "--output", str(out)]
+        script = f"from swiftcore.cli.dataset import main; main({argv!r})"
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", script], cwd=REPO, env=environment, check=True)
+        outputs.add((out.read_bytes(), Path(f"{out}.report.json").read_bytes()))
+    assert len(outputs) == 1
+
+
 def test_chunk_sizes_hold_in_the_rows(tmp_path):
     written(tmp_path, "in/a.txt", "A sentence of some words. " * 100)
     rows, result = ingested(tmp_path, chunk_size=120)
@@ -261,17 +281,46 @@ def test_a_worker_killed_in_the_middle_costs_one_file(tmp_path, monkeypatch):
     for number in range(3):
         written(tmp_path, f"in/{number}.txt", f"text {number}")
 
-    class Killing(ingester_module.DocumentExtractor):
+    class Killing(pool.DocumentExtractor):
         def extract(self, path):
             if path.name == "1.txt":
                 os.kill(self.worker_pid, signal.SIGSTOP)
                 threading.Timer(0.2, os.kill, (self.worker_pid, signal.SIGKILL)).start()
             return super().extract(path)
 
-    monkeypatch.setattr(ingester_module, "DocumentExtractor", Killing)
+    monkeypatch.setattr(pool, "DocumentExtractor", Killing)
     rows, result = ingested(tmp_path)
     assert rows == [{"text": "text 0"}, {"text": "text 2"}]
     assert "SIGKILL" in reasons(result)["in/1.txt"]
+
+
+def test_any_number_of_workers_gives_the_same_bytes(tmp_path):
+    for number in range(12):
+        written(tmp_path, f"in/{number}.md", f"text {number}\n" * (number * 400 + 1))
+    written(tmp_path, "in/5.jsonl", jsonl({"text": "a row"}))
+    outputs = set()
+    for num_workers in (1, 3):
+        config = IngestionConfig(tmp_path / "o.jsonl", (tmp_path / "in",), num_workers=num_workers)
+        report = DatasetIngester(config).run().report_path
+        outputs.add((config.output_path.read_bytes(), report.read_bytes()))
+    assert len(outputs) == 1
+
+
+def test_an_interrupted_run_leaves_no_process_and_no_file(tmp_path):
+    for number in range(8):
+        written(tmp_path, f"in/{number}.md", f"text {number}")
+    config = IngestionConfig(tmp_path / "out/o.jsonl", (tmp_path / "in",), num_workers=2)
+
+    class Interrupting:
+        def update(self, done, total, text):
+            if done == 3:
+                raise KeyboardInterrupt
+
+    children = psutil.Process().children
+    with pytest.raises(KeyboardInterrupt):
+        DatasetIngester(config).run(Interrupting())
+    assert [one for one in children() if "documents.worker" in " ".join(one.cmdline())] == []
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_long_line_becomes_many_rows(tmp_path):
@@ -293,9 +342,9 @@ def hub(folder: Path, calls: list):
 
 def test_hub_dataset_by_split_and_number_of_samples(tmp_path):
     for name, number in {
-        "data/train-0.jsonl": 3,
-        "data/train-1.jsonl": 3,
-        "data/test-0.jsonl": 2,
+        "train-0-part.jsonl": 3,
+        "train-1-part.jsonl": 3,
+        "test-0-part.jsonl": 2,
     }.items():
         rows = (PAIR | {"output": f"{name} {n}"} for n in range(number))
         written(tmp_path, f"hub/{name}", jsonl(*rows))
@@ -310,14 +359,14 @@ def test_hub_dataset_by_split_and_number_of_samples(tmp_path):
     assert calls == [("hf", "org/set", "abc", "main", True)]
     assert (result.rows, result.hf_rows) == (5, 4)
     assert [row["completion"] for row in lines(config.output_path)][3:] == [
-        "data/train-0.jsonl 2",
-        "data/train-1.jsonl 0",
+        "train-0-part.jsonl 2",
+        "train-1-part.jsonl 0",
     ]
-    assert result.files[1].name == "hf::org/set:main/data/train-0.jsonl"
+    assert result.files[1].name == "hf::org/set:main/train-0-part.jsonl"
 
 
 def test_hub_dataset_without_the_split(tmp_path):
-    written(tmp_path, "hub/test.jsonl", jsonl(PAIR))
+    written(tmp_path, "hub/test-0-a.jsonl", jsonl(PAIR))
     source = HuggingFaceSource("org/set", split="validation")
     config = IngestionConfig(tmp_path / "o.jsonl", hf_sources=(source,), format="sft_messages")
     with pytest.raises(DataError, match="no such split") as caught:
@@ -325,8 +374,14 @@ def test_hub_dataset_without_the_split(tmp_path):
     assert "test" in str(caught.value)
 
 
+def test_hub_dataset_that_was_never_fetched_fails_at_once_offline(tmp_path, monkeypatch):
+    monkeypatch.setenv("SWIFTCORE_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(EnvironmentMissing, match="offline"):
+        ingest_dataset((), tmp_path / "o.jsonl", hf_dataset="org/set", hf_offline=True)
+
+
 def test_hub_columns_are_named(tmp_path):
-    written(tmp_path, "hub/train.jsonl", jsonl({"ask": "q", "say": "a"}))
+    written(tmp_path, "hub/train-0-a.jsonl", jsonl({"ask": "q", "say": "a"}))
     for columns in ({"ask": "query", "say": "response"}, {"nope": "query"}):
         source = HuggingFaceSource("org/set", columns=columns)
         config = IngestionConfig(
@@ -348,6 +403,7 @@ def test_hub_columns_are_named(tmp_path):
         lambda tmp: IngestionConfig(tmp, (tmp,)),
         lambda tmp: IngestionConfig(tmp / "o", (tmp,), format="chatml"),
         lambda tmp: IngestionConfig(tmp / "o", (tmp,), chunk_size=10, chunk_overlap=10),
+        lambda tmp: IngestionConfig(tmp / "o", (tmp,), num_workers=0),
         lambda tmp: HuggingFaceSource("./local/folder"),
         lambda tmp: HuggingFaceSource("org/set", max_samples=0),
         lambda tmp: DatasetIngester(IngestionConfig(tmp / "o", (tmp,), tokenizer=tmp)),

@@ -46,6 +46,7 @@ def main(argv: Sequence[str]) -> int:
         tokenizer=options.tokenizer,
         hf_sources=_hub_sources(options),
         limits=_limits(options),
+        num_workers=options.workers,
     )
     progress = Silent() if options.json else TerminalProgress("dataset")
     result = DatasetIngester(config).run(progress)
@@ -71,6 +72,7 @@ def _parser() -> Parser:
     )
     add("--chunk-overlap", type=int, default=0, metavar="N", help="repeated by the next chunk (0)")
     add("--tokenizer", type=Path, metavar="DIR", help="sizes count tokens of this tokenizer")
+    add("--workers", type=int, metavar="N", help="documents read at once (processors, at most 4)")
     add("--max-seconds", type=float, default=60.0, metavar="N", help="for one document (60)")
     add("--max-memory", type=int, default=2048, metavar="MIB", help="for one document (2048)")
     hub = parser.add_argument_group("datasets on hubs").add_argument

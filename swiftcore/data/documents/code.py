@@ -24,7 +24,10 @@ from swiftcore.data.documents.outcomes import Break
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _DEEPEST_LEVEL = 2
-_OPENING, _CLOSING = "([{", ")]}"
+_OPENING = "([{"
+_BRACKET = re.compile(r"[()\[\]{}]")
+# Beyond this, files are mostly made by machines, and parsing takes seconds and much memory.
+MAX_LEXED_CHARACTERS = 2_000_000
 # Lines that end or continue a block and so don't begin one.
 _CONTINUATION = re.compile(
     r"[)\]}]|(?:end|fi|done|esac|else|elif|elsif|elseif|except|finally|catch|rescue|ensure|then|do|"
@@ -65,9 +68,9 @@ def split_code(
 def code_breaks(text: str, language: str) -> list[Break]:
     """Return where definitions begin, in order.
 
-    A language without lexer, or code its parser refuses, is cut after blank lines.
+    Text without known language, and a file beyond `MAX_LEXED_CHARACTERS`, is cut after blank lines.
     """
-    if language == "python":
+    if language == "python" and len(text) <= MAX_LEXED_CHARACTERS:
         try:
             return sorted(_python_breaks(text), key=_place)
         except (SyntaxError, ValueError, RecursionError):
@@ -132,7 +135,11 @@ def _python_breaks(text: str) -> Iterator[Break]:
 
 
 def _lexed_breaks(text: str, language: str) -> Iterator[Break]:
-    depths, inside = _depths_at_lines(text, language)
+    starts = [found.start() for found in _LINE.finditer(text)]
+    if len(text) > MAX_LEXED_CHARACTERS:
+        depths, inside = [0] * len(starts), [False] * len(starts)
+    else:
+        depths, inside = _depths_at_lines(text, starts, language)
     previous_is_end = True
     for number, found in enumerate(_LINE.finditer(text)):
         line = found[0]
@@ -148,29 +155,33 @@ def _lexed_breaks(text: str, language: str) -> Iterator[Break]:
         previous_is_end = is_continuation and line.strip()[:1] in ")]}e"
 
 
-def _depths_at_lines(text: str, language: str) -> tuple[list[int], list[bool]]:
+def _depths_at_lines(
+    text: str, starts: Sequence[int], language: str
+) -> tuple[list[int], list[bool]]:
     """Return for each line the depth of brackets before it, and whether a string or comment runs
     over its beginning."""
     from pygments.lexers import get_lexer_by_name
     from pygments.token import Comment, String
 
-    starts = [found.start() for found in _LINE.finditer(text)]
-    depths, inside = [0] * len(starts), [False] * len(starts)
+    depths: list[int] = []
+    inside: list[bool] = []
+
+    def reach(end: int, begun_at: int | None) -> None:
+        """Fill in the lines that begin up to `end`, in a token that begins at `begun_at`."""
+        while len(depths) < len(starts) and starts[len(depths)] <= end:
+            inside.append(begun_at is not None and starts[len(depths)] > begun_at)
+            depths.append(depth)
+
     name = lexer_name(language) if is_source_code(language) else "text"
-    line, depth = 0, 0
+    depth = 0
     for at, kind, value in get_lexer_by_name(name).get_tokens_unprocessed(text):
-        while line < len(starts) and starts[line] <= at:
-            depths[line] = depth
-            line += 1
-        is_quiet = kind in Comment or kind in String
-        for offset, character in enumerate(value):
-            while line < len(starts) and starts[line] <= at + offset:
-                depths[line], inside[line] = depth, is_quiet and starts[line] > at
-                line += 1
-            if not is_quiet and character in _OPENING:
-                depth += 1
-            elif not is_quiet and character in _CLOSING:
-                depth = max(depth - 1, 0)
-    for number in range(line, len(starts)):
-        depths[number] = depth
+        reach(at, None)
+        if kind in Comment or kind in String:
+            reach(at + len(value) - 1, at)
+            continue
+        for bracket in _BRACKET.finditer(value):
+            reach(at + bracket.start(), None)
+            depth = depth + 1 if bracket[0] in _OPENING else max(depth - 1, 0)
+        reach(at + len(value) - 1, None)
+    reach(len(text), None)
     return depths, inside

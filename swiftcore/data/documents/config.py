@@ -80,6 +80,8 @@ class IngestionConfig:
         hf_sources: datasets on hubs.
         columns: `{source column: standard column}` for local data files.
         limits: what one document may cost.
+        num_workers: documents read at once; None takes what this machine has. The output is the
+            same for any number.
 
     Raises:
         UsageError: there is no source, the output is a folder, or sizes have no meaning.
@@ -94,6 +96,7 @@ class IngestionConfig:
     hf_sources: tuple[HuggingFaceSource, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
     limits: ExtractionLimits = field(default_factory=ExtractionLimits)
+    num_workers: int | None = None
 
     def __post_init__(self) -> None:
         # Strings are welcome from Python; the fields hold paths and the enumeration.
@@ -110,6 +113,8 @@ class IngestionConfig:
             raise UsageError(
                 "the output is a folder", where=self.output_path, expected="a .jsonl file"
             )
+        if self.num_workers is not None and self.num_workers < 1:
+            raise UsageError("at least one worker is needed", found=self.num_workers)
         if self.chunk_size or self.chunk_overlap:
             check_size(self.chunk_size, self.chunk_overlap)
 

@@ -85,8 +85,14 @@ class DocumentExtractor:
             tuple(answer["notes"]),
         )
 
+    def interrupt(self) -> None:
+        """End the worker under a document that another thread waits for; that one fails."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
     def close(self) -> None:
-        """End the worker."""
+        """End the worker; nobody may be waiting for a document."""
         process, self._process = self._process, None
         self._is_fresh = True
         if process is None:

@@ -1,7 +1,5 @@
 """Datasets on hubs as files to read: fetched by the hub layer, narrowed to one split."""
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -10,15 +8,11 @@ from swiftcore.data.documents.folders import FoundFile
 from swiftcore.data.readers.files import data_suffix
 from swiftcore.errors import DataError
 
-_SPLIT_WORDS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval"),
-}
+_SYNONYMS = {"training": "train", "val": "validation", "valid": "validation", "dev": "validation"}
 
 
 class Fetch(Protocol):
-    """Brings a dataset from a hub into a local folder (`swiftcore.data.sources.fetch`)."""
+    """Brings a dataset from a hub into a local folder (`swiftcore.data.sources.hub.fetch_hub`)."""
 
     def __call__(
         self,
@@ -29,15 +23,22 @@ class Fetch(Protocol):
         subset: str | None,
         offline: bool,
     ) -> Path:
-        """Return a folder with the data files."""
+        """Return a folder with data files named `<split>-<number>-<name>`."""
         ...
 
 
-def hub_files(source: HuggingFaceSource, fetch: Fetch) -> list[FoundFile]:
-    """Return the data files of a hub dataset that belong to the split asked for.
+def hub_layer() -> Fetch:
+    """Return the function that fetches for real."""
+    from swiftcore.data.sources.hub import fetch_hub
+
+    return fetch_hub
+
+
+def hub_files(source: HuggingFaceSource, fetch: Fetch) -> tuple[list[FoundFile], dict[str, str]]:
+    """Return the data files of the split asked for, and where they come from, pinned.
 
     Raises:
-        DataError: there is no data file, or none of this split.
+        DataError: there is none of this split.
         SwiftError: whatever fetching raises.
     """
     folder = fetch(
@@ -47,45 +48,27 @@ def hub_files(source: HuggingFaceSource, fetch: Fetch) -> list[FoundFile]:
         subset=source.subset,
         offline=source.offline,
     )
-    root = folder if folder.is_dir() else folder.parent
-    paths = [folder] if folder.is_file() else sorted(_data_files(folder))
-    if not paths:
-        raise DataError("the hub dataset has no data file", where=source.name, found=folder)
-    splits = {path: _split_of(path.relative_to(root)) for path in paths}
-    wanted = _canonical(source.split)
+    paths = [path for path in sorted(folder.iterdir()) if data_suffix(path) is not None]
+    splits = {path: path.name.partition("-")[0] for path in paths}
+    wanted = source.split.lower()
+    wanted = _SYNONYMS.get(wanted, wanted)
     chosen = [path for path in paths if splits[path] == wanted]
-    if not chosen and wanted == "train":
-        # Many datasets are one file without the name of a split: that is the training split.
-        chosen = [path for path in paths if splits[path] is None]
     if not chosen:
         raise DataError(
             "the hub dataset has no such split",
             where=source.name,
             found=f"split {source.split}",
-            expected=", ".join(sorted({split or "train" for split in splits.values()})),
-            do="give the split with --hf-split",
+            expected=", ".join(sorted(set(splits.values()))) or "a data file",
+            do="name the split with --hf-split",
         )
-    return [
-        FoundFile(path, f"{source.name}/{path.relative_to(root).as_posix()}") for path in chosen
-    ]
+    return [FoundFile(path, f"{source.name}/{path.name}") for path in chosen], _origin(folder)
 
 
-def _data_files(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and path.is_file() and data_suffix(path) not in (None, ".txt"):
-            yield path
+def _origin(folder: Path) -> dict[str, str]:
+    """Return the hub layer's record of a folder; one that something else made has none."""
+    from swiftcore.data.sources.hub import hub_provenance
 
-
-def _split_of(path: Path) -> str | None:
-    """Return the split that a path names, in a folder or in the file's name."""
-    words = re.split(r"[^a-z0-9]+", path.as_posix().lower())
-    for split, names in _SPLIT_WORDS.items():
-        if any(name in words for name in names):
-            return split
-    return None
-
-
-def _canonical(split: str) -> str:
-    word = split.lower()
-    return next((name for name, words in _SPLIT_WORDS.items() if word in words), word)
+    try:
+        return hub_provenance(folder)
+    except FileNotFoundError:
+        return {}

@@ -7,6 +7,7 @@ all sources. A file that can't be read costs that file.
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
@@ -17,12 +18,12 @@ from swiftcore.data.documents.config import (
     HuggingFaceSource,
     IngestionConfig,
 )
-from swiftcore.data.documents.extractor import DocumentExtractor
 from swiftcore.data.documents.folders import FoundFile, SkippedFile, find_files
-from swiftcore.data.documents.hub import Fetch, hub_files
+from swiftcore.data.documents.hub import Fetch, hub_files, hub_layer
 from swiftcore.data.documents.kinds import document_kind, is_source_code
 from swiftcore.data.documents.outcomes import ExtractedDocument, FailedDocument
 from swiftcore.data.documents.output import RowOutput
+from swiftcore.data.documents.pool import Extraction, default_workers, extract_in_order
 from swiftcore.data.documents.result import (
     Counts,
     IngestedFile,
@@ -77,15 +78,10 @@ class DatasetIngester:
         config, progress = self.config, progress or Silent()
         report_path = config.output_path.with_name(f"{config.output_path.name}.report.json")
         result = IngestionResult(config.format, config.output_path, report_path)
-        with RowOutput(config.output_path) as output, DocumentExtractor(config.limits) as extractor:
+        with RowOutput(config.output_path) as output:
             ours = (config.output_path, report_path, output.quarantine_path)
             found = list(find_files(config.input_paths, ours))
-            for number, file in enumerate(found):
-                progress.update(number, len(found), file.name)
-                if isinstance(file, SkippedFile):
-                    result.skipped.append(file)
-                else:
-                    self._take(file, output, extractor, result)
+            self._take_files(found, output, result, progress)
             result.num_found = len(found)
             _note_columns(self._normalizer, result, "the input files")
             for source in config.hf_sources:
@@ -95,33 +91,54 @@ class DatasetIngester:
             if result.rows == 0:
                 raise _nothing(result)
             rejected = output.has_rejected
-            output.publish()
+            result.output_sha256 = output.publish()
             result.quarantine_path = output.quarantine_path if rejected else None
         text = json.dumps(result.as_dict(), indent=2, ensure_ascii=True)
         write_text_synced(report_path, text + "\n")
         progress.update(1, 1, f"{result.rows:,} rows")
         return result
 
+    def _take_files(
+        self,
+        found: list[FoundFile | SkippedFile],
+        output: RowOutput,
+        result: IngestionResult,
+        progress: Progress,
+    ) -> None:
+        documents = [file for file in found if self._is_document(file)]
+        paths = (file.path for file in documents if isinstance(file, FoundFile))
+        num_workers = min(self.config.num_workers or default_workers(), max(len(documents), 1))
+        to_extract = set(documents)
+        with closing(extract_in_order(paths, self.config.limits, num_workers)) as extractions:
+            for number, file in enumerate(found):
+                progress.update(number, len(found), file.name)
+                extraction = next(extractions) if file in to_extract else None
+                self._take(file, extraction, output, result)
+
     def _take(
         self,
-        file: FoundFile,
+        file: FoundFile | SkippedFile,
+        extraction: Extraction | None,
         output: RowOutput,
-        extractor: DocumentExtractor,
         result: IngestionResult,
     ) -> None:
-        if self._is_data(file):
+        if isinstance(file, SkippedFile):
+            result.skipped.append(file)
+        elif isinstance(extraction, FailedDocument):
+            result.skipped.append(SkippedFile(file.name, extraction.reason))
+        elif extraction is not None:
+            self._take_document(file, extraction, output, result)
+        elif data_suffix(file.path) is not None and document_kind(file.path) != "text":
             rows = read_rows(file.path, file.name)
             self._take_rows(file, rows, self._normalizer, output, result)
-            return
-        kind = document_kind(file.path)
-        if kind is not None and not self.config.format.holds_text:
+        else:
             result.skipped.append(SkippedFile(file.name, NO_INSTRUCTION))
-            return
-        document = extractor.extract(file.path)
-        if isinstance(document, FailedDocument):
-            result.skipped.append(SkippedFile(file.name, document.reason))
-            return
-        self._take_document(file, document, output, result)
+
+    def _is_document(self, file: FoundFile | SkippedFile) -> bool:
+        """Tell what is to be extracted from data files, and from what the format refuses anyway."""
+        if isinstance(file, SkippedFile) or self._is_data(file):
+            return False
+        return self.config.format.holds_text or document_kind(file.path) is None
 
     def _take_document(
         self,
@@ -145,7 +162,9 @@ class DatasetIngester:
     ) -> None:
         normalizer = RowNormalizer(dict(source.columns))
         left = source.max_samples
-        for file in hub_files(source, self._fetch or _hub_layer()):
+        files, origin = hub_files(source, self._fetch or hub_layer())
+        result.hf_sources.append({"dataset": source.name, "split": source.split} | origin)
+        for file in files:
             if left == 0:
                 break
             result.num_found += 1
@@ -256,12 +275,6 @@ def _note_columns(normalizer: RowNormalizer, result: IngestionResult, where: str
             expected="one of " + ", ".join(normalizer.seen_columns()[:20]),
             do="correct the name, or leave it out",
         )
-
-
-def _hub_layer() -> Fetch:
-    from swiftcore.data.sources.fetch import fetch_hub
-
-    return fetch_hub
 
 
 def _nothing(result: IngestionResult) -> DataError:

@@ -51,6 +51,7 @@ _LANGUAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "ini": ("ini", (".ini", ".cfg", ".conf")),
     "java": ("java", (".java",)),
     "javascript": ("javascript", (".js", ".mjs", ".cjs", ".jsx")),
+    "jinja": ("jinja", (".jinja", ".jinja2", ".j2")),
     "julia": ("julia", (".jl",)),
     "kotlin": ("kotlin", (".kt", ".kts")),
     "latex": ("tex", (".tex", ".sty", ".cls")),

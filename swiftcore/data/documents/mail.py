@@ -13,7 +13,7 @@ _HEADERS = ("Subject", "From", "To", "Date")
 def read_eml(raw: bytes, limits: ExtractionLimits) -> Reading:
     """Return a message as text; attachments are named, not read."""
     message = message_from_bytes(raw, policy=policy.default)
-    head = [f"{name}: {_header(message, name)}" for name in _HEADERS if message[name]]
+    head = [f"{name}: {_header(message, name)}" for name in _HEADERS if name in message]
     sections = [("head", "\n".join(head))] if head else []
     body = message.get_body(preferencelist=("plain", "html"))
     if isinstance(body, EmailMessage):
@@ -26,7 +26,12 @@ def read_eml(raw: bytes, limits: ExtractionLimits) -> Reading:
 
 
 def _header(message: EmailMessage, name: str) -> str:
-    return " ".join(str(message[name]).split())
+    try:
+        value = str(message[name])
+    # The standard parser of addresses and dates stumbles over broken ones in many ways.
+    except Exception:
+        value = next(value for key, value in message.raw_items() if key.lower() == name.lower())
+    return " ".join(value.split())
 
 
 def _body_text(part: EmailMessage) -> str:

@@ -30,6 +30,7 @@ def ingest_dataset(
     hf_max_samples: int | None = None,
     hf_offline: bool = False,
     hf_hub: Literal["hf", "ms"] = "hf",
+    num_workers: int | None = None,
     progress: Progress | None = None,
 ) -> IngestionResult:
     """Ingest local files, a hub dataset, or both, in one call.
@@ -48,6 +49,7 @@ def ingest_dataset(
         hf_max_samples: rows of it to read at most.
         hf_offline: use only what was downloaded before.
         hf_hub: `hf` or `ms`.
+        num_workers: documents read at once; None takes what this machine has.
         progress: told how far it is.
 
     Raises:
@@ -75,5 +77,6 @@ def ingest_dataset(
         chunk_overlap=chunk_overlap,
         tokenizer=None if tokenizer is None else Path(tokenizer),
         hf_sources=hf_sources,
+        num_workers=num_workers,
     )
     return DatasetIngester(config).run(progress)

@@ -75,7 +75,7 @@ class RowOutput:
         """
         line = row_line(row)
         counts.chunks += 1
-        digest = hashlib.sha256(identity(row).encode()).digest()
+        digest = hashlib.sha256(identity(row, line)).digest()
         if digest in self._seen:
             counts.duplicates += 1
             return
@@ -83,7 +83,7 @@ class RowOutput:
         self._seen.add(digest)
         if self._begun_at is not None:
             self._new.append(digest)
-        self._stream.write(line.encode("utf-8") + b"\n")
+        self._stream.write(line)
 
     def reject(self, raw: SourceRow, reason: str, counts: Counts) -> None:
         """Write a row that can't be used, with its place and reason, and count it."""
@@ -106,8 +106,9 @@ class RowOutput:
         self._seen.difference_update(self._new)
         self.keep()
 
-    def publish(self) -> None:
-        """Put the files in their places, after they are safe on the disk."""
+    def publish(self) -> str:
+        """Put the files in their places, after they are safe on the disk, and return the SHA-256
+        of the rows."""
         has_rejected = self.has_rejected
         for stream in (self._rejected, self._stream):
             stream.flush()
@@ -118,7 +119,10 @@ class RowOutput:
             # One of an earlier run would speak of rows that this one never saw.
             with contextlib.suppress(FileNotFoundError):
                 self.quarantine_path.unlink()
+        with self._rows_path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
         os.replace(self._rows_path, self.path)
+        return digest
 
 
 def _not_writable(path: Path, err: OSError) -> StoreFull:

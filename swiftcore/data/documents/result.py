@@ -61,10 +61,12 @@ class IngestionResult:
         format: form of the rows.
         output_path: the JSONL file.
         report_path: the report beside it.
+        output_sha256: digest of the JSONL file, so that a report can't pass for another file's.
         quarantine_path: data rows without the wanted form; None when there are none.
         num_found: files and folders met; each is in `files` or in `skipped`.
         files: what was read.
         skipped: what was not, each with its reason.
+        hf_sources: each hub dataset with the revision it was pinned to.
         hf_rows: rows read from hubs, among the source rows.
         unused_columns: columns of data rows that the format has no place for, with row counts.
     """
@@ -72,10 +74,12 @@ class IngestionResult:
     format: DatasetFormat
     output_path: Path
     report_path: Path
+    output_sha256: str = ""
     quarantine_path: Path | None = None
     num_found: int = 0
     files: list[IngestedFile] = field(default_factory=list)
     skipped: list[SkippedFile] = field(default_factory=list)
+    hf_sources: list[dict[str, str]] = field(default_factory=list)
     hf_rows: int = 0
     unused_columns: dict[str, int] = field(default_factory=dict)
 
@@ -119,12 +123,14 @@ class IngestionResult:
             "schema": 1,
             "format": str(self.format),
             "output": self.output_path.name,
+            "output_sha256": self.output_sha256,
             "quarantine": None if self.quarantine_path is None else self.quarantine_path.name,
             "found": self.num_found,
             "read": len(self.files),
             "skipped": len(self.skipped),
             **asdict(self.totals),
             "hf_rows": self.hf_rows,
+            "hf_sources": self.hf_sources,
             "unused_columns": self.unused_columns,
             "files": [asdict(file) for file in self.files],
             "skipped_files": [asdict(file) for file in self.skipped],

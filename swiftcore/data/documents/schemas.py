@@ -120,25 +120,35 @@ def _completion_row(standard: Row, messages: list[Row], roles: list[str]) -> Row
     return row | {name: value for name, value in standard.items() if name != "messages"}
 
 
-def row_line(row: Row) -> str:
-    """Return a row as one line of JSON.
+def row_line(row: Row) -> bytes:
+    """Return a row as one line of JSON, in UTF-8.
 
     Raises:
         RejectedRow: a value has no JSON form, or is no valid Unicode.
     """
     try:
-        line = json.dumps(row, ensure_ascii=False, allow_nan=False)
-        line.encode("utf-8")
+        return _json(row).encode("utf-8") + b"\n"
     except UnicodeEncodeError as err:
         raise RejectedRow("holds a lone surrogate, which is no valid Unicode") from err
     except (TypeError, ValueError, RecursionError) as err:
         raise RejectedRow(f"has no JSON form: {err}") from err
-    return line
 
 
-def identity(row: Row) -> str:
-    """Return what makes two rows the same: all of a conversation, only the text of a document."""
-    return str(row["text"]) if "text" in row else json.dumps(row, sort_keys=True)
+def identity(row: Row, line: bytes) -> bytes:
+    """Return what makes two rows the same: only the text of a document, all of a conversation.
+
+    Args:
+        row: the row.
+        line: what `row_line` says of it.
+    """
+    if "text" in row:
+        return str(row["text"]).encode()
+    # Only the order of columns follows the source; what is in them is in standard order.
+    return line if len(row) == 1 else _json({name: row[name] for name in sorted(row)}).encode()
+
+
+def _json(value: Row) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _messages(standard: Row) -> list[Row]:

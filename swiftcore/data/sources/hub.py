@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -80,11 +80,19 @@ def hub_provenance(folder: Path) -> dict[str, str]:
     return json.loads(_record_of(folder).read_text(encoding="utf-8"))["provenance"]
 
 
-def files_for_role(folder: Path, role: str, where: str) -> list[tuple[Path, str]]:
+def files_for_role(
+    folder: Path, role: str, where: str, wanted: Sequence[str] = ()
+) -> list[tuple[Path, str]]:
     """Return the files of the split that serves a role, with their names in the repository.
 
     Training takes `train`; validation takes `validation`, else `test`; testing the reverse. A
     dataset with one split serves every role with it.
+
+    Args:
+        folder: from `fetch_hub`.
+        role: train, val or test.
+        where: the entry, for messages.
+        wanted: splits to take, whatever the role.
 
     Raises:
         DataError: no split fits, so the recipe must name files itself.
@@ -93,18 +101,20 @@ def files_for_role(folder: Path, role: str, where: str) -> list[tuple[Path, str]
     splits: dict[str, list[str]] = {}
     for name in sorted(places):
         splits.setdefault(name.split("-")[0], []).append(name)
-    split = next((split for split in _ROLES[role] if split in splits), None)
-    if split is None and len(splits) == 1:
-        split = next(iter(splits))
-    if split is None:
+    chosen = [split for split in _ROLES[role] if split in splits][:1]
+    if wanted:
+        chosen = [split for split in wanted if split in splits]
+    elif not chosen and len(splits) == 1:
+        chosen = list(splits)
+    if not chosen or len(chosen) < len(wanted):
         raise DataError(
             f"the dataset has no split for {role} rows",
             where=where,
             found=", ".join(splits),
-            expected=" or ".join(_ROLES[role]),
+            expected=" and ".join(wanted) or " or ".join(_ROLES[role]),
             do=f"give files of {folder} one by one",
         )
-    return [(folder / name, places[name]) for name in splits[split]]
+    return [(folder / name, places[name]) for split in chosen for name in splits[split]]
 
 
 def nearest_fetched(dataset_id: str) -> str | None:

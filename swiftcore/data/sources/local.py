@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,6 +11,8 @@ from swiftcore.data.readers.files import data_suffix
 from swiftcore.data.sources.cache import Fetched, is_offline
 from swiftcore.data.sources.folders import files_in_folder, files_of_pattern, nearest
 from swiftcore.data.sources.plugins import fetch_by_plugin, tracked
+from swiftcore.data.sources.registered import Registry
+from swiftcore.data.sources.row_options import RowOptions
 from swiftcore.data.sources.spec import DatasetSpec, parse_dataset_spec
 from swiftcore.errors import DataError, EnvironmentMissing, UsageError
 from swiftcore.progress import Progress
@@ -31,6 +33,7 @@ class SourceFile:
         name: the file as the recipe writes it, for messages and reports.
         provenance: where exactly it came from, as far as more is known than its path: address and
             ETag, hub and commit, DVC revision, digests.
+        options: what a registered dataset does to its raw rows; false where there is nothing.
     """
 
     role: Role
@@ -38,15 +41,19 @@ class SourceFile:
     path: Path
     name: str
     provenance: dict[str, str] = field(default_factory=dict)
+    options: RowOptions = field(default_factory=RowOptions)
 
 
-def source_files(section: DataSection, *, progress: Progress | None = None) -> list[SourceFile]:
+def source_files(
+    section: DataSection, *, registry: Registry | None = None, progress: Progress | None = None
+) -> list[SourceFile]:
     """List every file an ingest reads, in reading order: the content its identity depends on.
 
     What is not on this machine is fetched into the cache, unless the environment forbids it.
 
     Args:
         section: the recipe's data section.
+        registry: datasets that entries may name, from `load_registered`.
         progress: told what is fetched.
 
     Raises:
@@ -60,18 +67,36 @@ def source_files(section: DataSection, *, progress: Progress | None = None) -> l
         ("val", section.val_dataset),
         ("test", section.test_dataset),
     ]
-    return [
-        SourceFile(role, spec, found.path, found.name, found.provenance)
-        for role, entries in roles
-        for spec in map(parse_dataset_spec, entries)
-        for found in spec_files(spec, role, progress=progress)
-    ]
+    files: list[SourceFile] = []
+    for role, entries in roles:
+        for spec in map(parse_dataset_spec, entries):
+            known = registry.resolve(spec) if registry is not None else []
+            if not known:
+                for found in spec_files(spec, role, progress=progress):
+                    files.append(SourceFile(role, spec, found.path, found.name, found.provenance))
+            for place, dataset in known:
+                for found in spec_files(place, role, splits=dataset.split, progress=progress):
+                    origin = found.provenance | dataset.origin
+                    options = dataset.options
+                    file = SourceFile(role, spec, found.path, found.name, origin, options)
+                    files.append(file)
+    return files
 
 
 def spec_files(
-    spec: DatasetSpec, role: Role = "train", *, progress: Progress | None = None
+    spec: DatasetSpec,
+    role: Role = "train",
+    *,
+    splits: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> list[Fetched]:
     """Return the files one entry stands for, fetched if they are not on this machine.
+
+    Args:
+        spec: the entry.
+        role: what its rows are for; picks the split of a dataset that has several.
+        splits: splits of a hub dataset to take instead.
+        progress: told what is fetched.
 
     Raises:
         SwiftError: as `source_files`.
@@ -95,7 +120,7 @@ def spec_files(
     if pulled is not None and spec.is_local:
         return list(_local_files(spec, role))
     if _names_hub(spec):
-        return _on_hub(spec, role, progress)
+        return _on_hub(spec, role, splits, progress)
     raise _not_here(spec)
 
 
@@ -134,7 +159,9 @@ def _at_address(spec: DatasetSpec, role: Role, progress: Progress | None) -> lis
     ]
 
 
-def _on_hub(spec: DatasetSpec, role: Role, progress: Progress | None) -> list[Fetched]:
+def _on_hub(
+    spec: DatasetSpec, role: Role, splits: Sequence[str], progress: Progress | None
+) -> list[Fetched]:
     from swiftcore.data.sources.hub import fetch_hub, files_for_role, hub_provenance
 
     hub = spec.hub or "hf"
@@ -144,7 +171,7 @@ def _on_hub(spec: DatasetSpec, role: Role, progress: Progress | None) -> list[Fe
     for subset in spec.subsets or [None]:
         folder = fetch_hub(hub, spec.path, revision=spec.revision, subset=subset, progress=progress)
         origin = hub_provenance(folder)
-        for path, place in files_for_role(folder, role, repr(spec.text)):
+        for path, place in files_for_role(folder, role, repr(spec.text), splits):
             files.append(Fetched(path, f"{hub}::{spec.path}/{place}", origin | {"file": place}))
     return files
 

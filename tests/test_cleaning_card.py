@@ -8,7 +8,7 @@ import pytest
 
 from swiftcore.data.card import render_card
 from swiftcore.data.card_charts import share, short_number
-from swiftcore.data.cleaning.statistics import RowStatistics
+from swiftcore.data.cleaning.statistics import Lengths, RowStatistics
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -58,7 +58,10 @@ def figures() -> dict[str, object]:
         texts = row["messages"]
         assert isinstance(texts, list)
         found.add({**row, "messages": [m for m in texts if "\udcff" not in m["content"]]})
-    return found.as_dict()
+    tokens = Lengths()
+    for length in (0, 1, 17, 400, 401, 90_000):
+        tokens.add(length)
+    return {**found.as_dict(), "tokens": tokens.as_dict()}
 
 
 class Page(HTMLParser):
@@ -145,11 +148,18 @@ def test_figures_notes_reasons_and_licence_are_there(card):
     text = Page(card).text
     for part in (
         *("Two sets", "CC-BY-4.0", "Read with care.", "messages is an empty list"),
-        *("Personal data", "EMAIL", "Columns that were dropped", "weather", "characters a row"),
+        *(
+            "Personal data",
+            "EMAIL",
+            "Columns that were dropped",
+            "weather",
+            "characters a row",
+            "tokens a row",
+        ),
         *("Detected in every row", "median", "Licence"),
     ):
         assert part in text
-    assert card.count("<svg") == 3
+    assert card.count("<svg") == 4
 
 
 def test_twenty_samples_are_readable(card):

@@ -261,6 +261,31 @@ def test_value_behind_a_json_escape_is_found() -> None:
     ]
 
 
+def test_name_of_a_value_in_json_tells_what_it_is():
+    arguments = {
+        "password": "hunter2!",
+        "api_key": noise(32),
+        "phone_number": "0221 4710123",
+        "phoneNumber": 13800138000,
+        "phones": ["4155552671"],
+        "monkey": noise(32),
+        "token_count": 1234567890123,
+        "query": "4155552671",
+    }
+    call = json.dumps({"name": "login", "arguments": arguments})
+    row = {"messages": [{"role": "tool_call", "content": call}], "secret": noise(40)}
+    scanned = PrivacyScanner("mask", "mask").scan(row)
+    assert scanned.row["secret"] == "[SECRET]"
+    messages = scanned.row["messages"]
+    assert isinstance(messages, list)
+    assert json.loads(messages[0]["content"])["arguments"] == arguments | {
+        "password": "[SECRET]",
+        "api_key": "[SECRET]",
+        "phone_number": "[PHONE]",
+        "phoneNumber": "[PHONE]",
+    }
+
+
 def test_deep_row_is_rejected_and_deep_json_text_is_searched_as_text() -> None:
     deep: object = "ann@example.org"
     for _ in range(200):

@@ -44,9 +44,9 @@ _NORTH_AMERICAN = re.compile(
     re.ASCII,
 )
 _NAMED_NUMBER = re.compile(
-    r"(?:(?<![A-Za-z])(?:tel|phone|phone number|telephone|mobile|cell|fax|whatsapp|telefon"
-    r"|teléfono|téléphone)(?![A-Za-z])|电话|手机|手機|電話|联系方式)"
-    r"(?:[ \t:：.#=\"'(]|number|no|is|at|是|为|号码|号){0,6}"
+    r"(?:(?<![A-Za-z])(?:tel|phone|telephone|mobile|cell|cellphone|fax|whatsapp|telefon|teléfono"
+    r"|téléphone)(?:[ _-]?(?:number|num|no|nr))?(?![A-Za-z])|电话|手机|手機|電話|联系方式)"
+    r"(?:[ \t:：.#=\"'(]|is|at|是|为|号码|号){0,6}"
     r"(\+?\(?\d(?:[ .()/-]{0,2}\d){6,13})(?![A-Za-z0-9_])",
     re.IGNORECASE,
 )

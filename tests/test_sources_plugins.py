@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,6 @@ from swiftcore.errors import DataError, EnvironmentMissing, UsageError
 from swiftcore.recipe.sections import DataSection
 from tasks.data_sources import dvc_source, mlflow_source
 
-BIN = Path(sys.executable).parent
 ROWS = b'{"text": "a"}\n{"text": "b"}\n'
 MD5 = hashlib.md5(ROWS).hexdigest()
 
@@ -38,8 +36,7 @@ def plugged(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _run(folder: Path, *command: str) -> None:
-    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=True)
+    subprocess.run(command, cwd=folder, capture_output=True, check=True)
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +47,15 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "data/rows.jsonl").write_bytes(ROWS)
     (folder / "data/many/a.jsonl").write_bytes(ROWS)
     (folder / "data/many/b.jsonl").write_bytes(ROWS * 2)
+    from dvc.repo import Repo
+
     _run(folder, "git", "init", "-q")
-    _run(folder, "dvc", "init", "-q")
-    _run(folder, "dvc", "remote", "add", "-q", "-d", "here", "remote")
-    _run(folder, "dvc", "add", "-q", "data/rows.jsonl", "data/many")
-    _run(folder, "dvc", "push", "-q")
+    with Repo.init(str(folder)) as repo:
+        config = "[core]\nremote = here\n['remote \"here\"']\nurl = ../remote\n"
+        (folder / ".dvc/config").write_text(config)
+    with Repo(str(folder)) as repo:
+        repo.add([str(folder / "data/rows.jsonl"), str(folder / "data/many")])
+        repo.push()
     _run(folder, "git", "add", "-A", "data", ".dvc")
     _run(folder, "git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm", "t")
     return folder

@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +21,8 @@ from swiftcore.data.documents import (
     ExtractionLimits,
     FailedDocument,
 )
-from swiftcore.data.documents.extract import extract
+from swiftcore.data.documents.extract import extract, read_bytes
+from swiftcore.data.documents.folders import FoundFile, SkippedFile, find_files
 from swiftcore.data.documents.outcomes import DocumentRefused
 from tests.documents_making import docx_bytes, epub_bytes, odt_bytes, pdf_bytes, written, zip_bytes
 from tests.making import REPO
@@ -97,6 +100,18 @@ def test_xml_entities_are_refused(tmp_path):
     assert "entities" in reason_of(tmp_path, "b.odt", wide)
 
 
+def test_encrypted_and_old_office_files_are_told_apart(tmp_path):
+    compound = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100)
+    locked = compound + "EncryptedPackage".encode("utf-16-le")
+    reason = "encrypted: it opens only with a password"
+    assert reason_of(tmp_path, "a.docx", locked) == reason
+    assert "old binary Office file" in reason_of(tmp_path, "a.xlsx", compound)
+    archive = bytearray(zip_bytes({"content.xml": "<a/>"}))
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        archive[archive.index(mark) + offset] |= 1
+    assert reason_of(tmp_path, "a.odt", bytes(archive)) == reason
+
+
 def test_deep_nesting_is_refused(tmp_path, extractor):
     depth = 100_000
     files = {
@@ -132,17 +147,44 @@ def test_text_beyond_its_limit_and_file_beyond_its_limit(tmp_path):
     assert "bytes" in reason_of(tmp_path, "a.txt", "x" * 30, replace(LIMITS, max_file_bytes=20))
 
 
-def test_file_that_is_none_and_file_without_permission(tmp_path, extractor):
+def test_file_that_is_none(tmp_path, extractor):
     os.mkfifo(tmp_path / "pipe.txt")
     assert failure(extractor, tmp_path / "pipe.txt") == "is no regular file"
     (tmp_path / "folder.txt").mkdir()
     assert failure(extractor, tmp_path / "folder.txt")
     assert "No such file" in failure(extractor, tmp_path / "missing.txt")
-    closed = written(tmp_path, "closed.txt", "text")
-    closed.chmod(0)
-    if os.access(closed, os.R_OK):
-        pytest.skip("this user may read every file")
-    assert "Permission denied" in failure(extractor, closed)
+
+
+def test_file_and_folder_without_permission():
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        closed = written(folder, "closed.txt", "text")
+        written(folder, "locked/a.txt", "text")
+        closed.chmod(0)
+        (folder / "locked").chmod(0)
+        with nobody():
+            with pytest.raises(DocumentRefused, match="can't be opened: Permission denied"):
+                read_bytes(closed, 100)
+            found = list(find_files([folder]))
+        assert [(type(one), one.name.partition("/")[2]) for one in found] == [
+            (FoundFile, "closed.txt"),
+            (SkippedFile, "locked"),
+        ]
+        assert found[1].reason == "can't be listed: Permission denied"
+        (folder / "locked").chmod(0o700)
+
+
+@contextmanager
+def nobody():
+    """Act as a user without rights, because root may read everything."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
 
 
 def test_worker_killed_in_the_middle_costs_one_file(tmp_path):

@@ -119,6 +119,13 @@ def test_html_without_main_text_gives_all_visible_text(tmp_path, monkeypatch):
     assert any("all visible text" in note for note in document.notes)
 
 
+def test_html_keeps_a_page_that_looks_like_a_menu(tmp_path):
+    cells = "".join(f"<li><a href='#'>Entry number {n}</a></li>" for n in range(200))
+    text = text_of(tmp_path, "a.html", f"<body><nav><ul>{cells}</ul></nav></body>")
+    assert text.startswith("Entry number 0")
+    assert text.endswith("Entry number 199")
+
+
 def test_html_in_the_charset_it_names(tmp_path):
     page = f'<meta charset="windows-1251"><p>{"Привет, мир. " * 20}</p>'.encode("cp1251")
     assert "Привет, мир." in text_of(tmp_path, "a.html", page)

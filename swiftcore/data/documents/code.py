@@ -152,7 +152,8 @@ def _lexed_breaks(text: str, language: str) -> Iterator[Break]:
         opens = previous_is_end and not is_continuation and not inside[number]
         if opens and level <= _DEEPEST_LEVEL and found.start() > 0:
             yield Break(found.start(), level)
-        previous_is_end = is_continuation and line.strip()[:1] in ")]}e"
+        ends_block = is_continuation and line.strip()[:1] in ")]}e"
+        previous_is_end = ends_block or line.rstrip().endswith(("}", "};"))
 
 
 def _depths_at_lines(

@@ -12,6 +12,8 @@ _BLOCK = re.compile(
     "fieldset|figcaption|figure|footer|form|h[1-6r]|header|legend|li|main|nav|ol|"
     "option|p|pre|section|summary|table|tbody|tfoot|thead|title|tr|ul"
 )
+# Less than this of a page is no main text: the page is a list or a table that looks like a menu.
+_LEAST_SHARE = 0.1
 _SPACE = re.compile(r"\s+")
 _GAP = re.compile(r"\n{3,}")
 
@@ -21,7 +23,7 @@ def read_html(raw: bytes, limits: ExtractionLimits) -> Reading:
     text, encoding = decode_text(raw, declared_charset(raw))
     notes = [] if encoding == "utf-8" else [f"decoded as {encoding}"]
     main, visible = main_text(text), visible_text(html_tree(text))
-    if not main.strip():
+    if len(main.strip()) < _LEAST_SHARE * len(visible) or not main.strip():
         return Reading([("", visible)], [*notes, "no main text was found: all visible text"])
     if len(main) < len(visible):
         notes.append(f"main text only: {len(main):,} of {len(visible):,} visible characters")

@@ -8,26 +8,25 @@ and shuffle. Then the splits are gathered from the shards. Memory holds a few sh
 bytes a row, however long the rows are.
 """
 
+import pickle
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from swiftcore.data.card import render_card
+from swiftcore.data.card_samples import NUM_SAMPLES
+from swiftcore.data.cleaning.contamination import ContaminationIndex
 from swiftcore.data.columns import joined_kinds
-from swiftcore.data.dataset import write_split
+from swiftcore.data.dataset import SplitRows, write_split
 from swiftcore.data.pool import Pool
-from swiftcore.data.quarantine import QuarantineFile
+from swiftcore.data.preparation import ColumnNews, Preparation, RowNews, check_cleaning
+from swiftcore.data.quarantine import QUARANTINED, QuarantineFile, quarantine_line
 from swiftcore.data.readers.chunks import file_chunks
-from swiftcore.data.report import IngestReport, SourceCounts
-from swiftcore.data.shards import (
-    ColumnNews,
-    Preparation,
-    Shard,
-    ShardedRows,
-    ShardTask,
-    prepare_chunk,
-)
+from swiftcore.data.report import FATES, IngestReport, SourceCounts
+from swiftcore.data.shards import Shard, ShardedRows, ShardTask, prepare_chunk
 from swiftcore.data.sources.local import SourceFile, source_files
 from swiftcore.data.splits import Selection, Source, content_numbers
 from swiftcore.errors import DataError, UsageError
@@ -69,6 +68,7 @@ def build_dataset(
         EnvironmentMissing: an entry names a source that can't be reached here.
     """
     _check_section(section)
+    check_cleaning(section)
     out_dir.mkdir(parents=True, exist_ok=True)
     work_dir = work_dir or out_dir / ".shards"
     shutil.rmtree(work_dir, ignore_errors=True)
@@ -90,8 +90,10 @@ class _Ingest:
         self._work_dir = work_dir
         self._pool = pool
         self._progress = progress
-        self._files = source_files(section)
-        self._columns = ColumnNews()
+        self._files = source_files(section, progress=progress)
+        self._sources, self._source_of = _sources(self._files)
+        self._news = RowNews()
+        self._bytes_done = 0
         self._quarantine = QuarantineFile(out_dir / "quarantine.jsonl")
 
     def run(self) -> IngestReport:
@@ -99,23 +101,22 @@ class _Ingest:
 
         with self._quarantine:
             shards = self._read_all()
-        sources = _sources(self._files, shards)
-        self._check_columns()
-        self._check_quarantine(sources)
-        contents = content_numbers(b"".join(shard.digests for shard in shards))
-        splits = Selection(sources, contents, self._section).splits()
+            self._number_rows(shards)
+            self._check_columns()
+            self._check_quarantine()
+            rows = ShardedRows(shards, joined_kinds(shard.kinds for shard in shards))
+            splits = self._chosen(shards, rows)
         if not len(splits["train"]) and self._section.split_dataset_ratio < 1:
-            raise self._nothing_to_train_on(sources)
-        rows = ShardedRows(shards, joined_kinds(shard.kinds for shard in shards))
+            raise self._nothing_to_train_on()
         sizes = np.frombuffer(b"".join(shard.sizes.tobytes() for shard in shards), dtype=np.int64)
         answered = np.frombuffer(b"".join(shard.answered for shard in shards), dtype=bool)
-        report = self._report(sources, splits, answered)
+        report = self._report(splits, answered)
         report.check()
         columns = Counter[str]()
         for split in report.splits:
             columns += write_split(rows, splits[split], sizes, self._out_dir / f"{split}.parquet")
         report.columns = dict(sorted(columns.items()))
-        report.write(self._out_dir)
+        self._write(report)
         total = report.total("rows")
         self._progress.update(total, total, _summary(report))
         return report
@@ -124,24 +125,24 @@ class _Ingest:
         """Prepare every chunk of every file; return all shards in reading order."""
         tasks = self._tasks()
         total = sum(task.chunk.num_bytes for task in tasks)
-        shards: list[Shard] = []
-        done_bytes = done_rows = 0
-        for task, made in zip(tasks, self._prepared(tasks, total), strict=True):
-            shards += made
-            for shard in made:
-                self._columns.add(shard.columns)
-                self._quarantine.add(shard.quarantine, shard.bad)
-                shard.quarantine.clear()
-                if self._section.strict and shard.bad:
-                    raise _bad_row(*shard.bad[0])
-            done_bytes += task.chunk.num_bytes
-            done_rows += sum(shard.num_rows for shard in made)
-            self._progress.update(done_bytes, total + 1, f"{done_rows:,} rows read")
-        return shards
+        made: dict[int, list[Shard]] = {}
+        # Evaluated rows come first: training rows may have to be compared with them.
+        evaluated = [task for task in tasks if self._role(task) != "train"]
+        trained = [task for task in tasks if self._role(task) == "train"]
+        self._run_tasks(evaluated, total, made)
+        index = self._contamination_index(evaluated, made)
+        if index is not None:
+            compared = replace(trained[0].preparation, contamination_index=index)
+            trained = [replace(task, preparation=compared) for task in trained]
+        self._run_tasks(trained, total, made)
+        return [shard for task in tasks for shard in made[task.number]]
+
+    def _role(self, task: ShardTask) -> str:
+        return self._files[task.source].role
 
     def _tasks(self) -> list[ShardTask]:
-        section = self._section
-        preparation = Preparation(section.columns, section.remove_unused_columns, section.strict)
+        near = self._section.cleaning.near_duplicates
+        preparation = Preparation(self._section, signatures=near is not None)
         chunks = [
             (number, chunk)
             for number, file in enumerate(self._files)
@@ -152,30 +153,95 @@ class _Ingest:
             for number, (source, chunk) in enumerate(chunks)
         ]
 
-    def _prepared(self, tasks: Sequence[ShardTask], total: int) -> Iterator[list[Shard]]:
+    def _run_tasks(
+        self, tasks: Sequence[ShardTask], total: int, made: dict[int, list[Shard]]
+    ) -> None:
+        for task, shards in zip(tasks, self._prepared(tasks), strict=True):
+            made[task.number] = shards
+            counts = self._source_of[task.source].counts
+            for shard in shards:
+                counts.add_rows(shard.num_rows, shard.fates)
+                self._quarantine.add(shard.quarantine, shard.dropped)
+                bad = [(reason, at) for fate, reason, at in shard.dropped if fate == QUARANTINED]
+                shard.quarantine.clear()
+                shard.dropped.clear()
+                if shard.news is not None:
+                    self._news.add(shard.news)
+                    shard.news = None
+                if self._section.strict and bad:
+                    raise _bad_row(*bad[0])
+            self._bytes_done += task.chunk.num_bytes
+            rows = sum(source.counts.rows for source in self._sources)
+            self._progress.update(self._bytes_done, total + 1, f"{rows:,} rows read")
+
+    def _prepared(self, tasks: Sequence[ShardTask]) -> Iterator[list[Shard]]:
         if len(tasks) > 1 or self._pool.ray_address is not None:
             return self._pool.map(prepare_chunk, tasks)
         # A single chunk (a large .gz, say) is worked on here, where it can tell how far it is.
         return (prepare_chunk(task, self._tell_rows) for task in tasks)
 
+    def _contamination_index(
+        self, evaluated: Sequence[ShardTask], made: dict[int, list[Shard]]
+    ) -> Path | None:
+        """Index the evaluated rows in a file that every worker can read."""
+        cleaning = self._section.cleaning
+        shards = [shard for task in evaluated for shard in made[task.number]]
+        if cleaning.contamination == "off" or not any(shard.num_good for shard in shards):
+            return None
+        rows = ShardedRows(shards, joined_kinds(shard.kinds for shard in shards))
+        index = ContaminationIndex.from_rows(rows.messages(), cleaning.contamination_ngram)
+        path = self._work_dir / "contamination.index"
+        path.write_bytes(pickle.dumps(index))
+        return path
+
+    def _number_rows(self, shards: Sequence[Shard]) -> None:
+        """Tell each source the places of its good rows."""
+        import numpy as np
+
+        places: dict[int, list[np.ndarray]] = {}
+        start = 0
+        for shard in shards:
+            of_shard = np.arange(start, start + shard.num_good, dtype=np.int64)
+            places.setdefault(id(self._source_of[shard.source]), []).append(of_shard)
+            start += shard.num_good
+        for source in self._sources:
+            found = places.get(id(source), [])
+            source.rows = np.concatenate([np.empty(0, dtype=np.int64), *found])
+
+    def _chosen(self, shards: Sequence[Shard], rows: ShardedRows) -> "dict[str, np.ndarray]":
+        near = self._section.cleaning.near_duplicates is not None
+        signatures = rows.signatures(self._work_dir / "all.minhash") if near else None
+        contents = content_numbers(b"".join(shard.digests for shard in shards))
+        selection = Selection(self._sources, contents, self._section, signatures)
+        splits = selection.splits()
+        for dropped, kept in rows.pairs(selection.near_duplicates):
+            reason = "the row nearly equals an earlier one"
+            place = f"{self._files[dropped.source].name}:{dropped.line}"
+            like = {"like": f"{self._files[kept.source].name}:{kept.line}", "row": dropped.columns}
+            name = self._files[dropped.source].name
+            line = quarantine_line(name, dropped.line, reason, like, True)
+            self._quarantine.add([line], [("near_duplicates", reason, place)])
+        return splits
+
     def _tell_rows(self, rows: int) -> None:
         self._progress.update(rows, None, f"{rows:,} rows read")
 
     def _check_columns(self) -> None:
+        columns = self._news.columns
         wanted = {name.lower() for name in self._section.columns or {}}
-        missing = sorted(wanted - self._columns.renamed)
+        missing = sorted(wanted - columns.renamed)
         if missing:
             raise UsageError(
                 "data.columns renames a column that no row has",
                 where="data.columns",
                 found=", ".join(missing),
-                expected="a column of the sources: " + ", ".join(sorted(self._columns.seen)[:20]),
+                expected="a column of the sources: " + ", ".join(sorted(columns.seen)[:20]),
                 do="correct the name, or remove it",
             )
 
-    def _check_quarantine(self, sources: Sequence[Source]) -> None:
+    def _check_quarantine(self) -> None:
         total, bad = Counter[str](), Counter[str]()
-        for source in sources:
+        for source in self._sources:
             counts = source.counts
             total[counts.role] += counts.rows
             bad[counts.role] += counts.quarantined
@@ -188,29 +254,54 @@ class _Ingest:
                 problem = f"{bad[role]:,} of {rows:,} {role} rows are bad ({bad[role] / rows:.1%})"
                 raise _too_many_bad(f"{role} rows", problem, self._quarantine, max_share)
 
-    def _nothing_to_train_on(self, sources: Sequence[Source]) -> DataError:
+    def _nothing_to_train_on(self) -> DataError:
+        counts = [source.counts for source in self._sources if source.counts.role == "train"]
+        fates = {fate: sum(getattr(each, fate) for each in counts) for fate in FATES}
         return DataError(
             "no training row is left",
             where=", ".join(self._section.dataset),
-            found=f"{sum(s.counts.held_out for s in sources)} rows equal to evaluated rows",
-            do="give training rows that are not in val_dataset or test_dataset",
+            found=", ".join(
+                f"{rows:,} {fate.replace('_', ' ')}" for fate, rows in fates.items() if rows
+            ),
+            do="give training rows that are not in val_dataset or test_dataset, or widen the "
+            "limits of data.cleaning",
         )
 
-    def _report(
-        self, sources: Sequence[Source], splits: "dict[str, np.ndarray]", answered: "np.ndarray"
-    ) -> IngestReport:
+    def _report(self, splits: "dict[str, np.ndarray]", answered: "np.ndarray") -> IngestReport:
         written = {split: rows for split, rows in splits.items() if len(rows) or split == "train"}
+        columns = self._news.columns
         return IngestReport(
             splits={split: len(rows) for split, rows in written.items()},
-            sources=[source.counts for source in sources],
+            sources=[source.counts for source in self._sources],
             files=[file.name for file in self._files],
-            unused_columns=dict(sorted(self._columns.unused.items())),
+            unused_columns=dict(sorted(columns.unused.items())),
             quarantine_reasons=dict(self._quarantine.reasons.most_common(_NUM_REASONS)),
+            findings=dict(self._news.findings.rows.most_common()),
+            contamination=dict(self._news.contamination.by_kind.most_common()),
+            provenance={file.name: file.provenance for file in self._files if file.provenance},
+            licence=self._section.licence,
             notes=[
-                *_notes(sources, self._columns.clashes),
+                *_notes(self._sources, columns),
                 *_answerless({split: answered[rows] for split, rows in written.items()}),
             ],
         )
+
+    def _write(self, report: IngestReport) -> None:
+        """Write the report, the statistics and the card."""
+        report.write(self._out_dir)
+        statistics = self._news.statistics
+        _write_text(self._out_dir / "statistics.json", statistics.to_json() + "\n")
+        train = SplitRows(self._out_dir, "train")
+        step = max(len(train) // NUM_SAMPLES, 1)
+        samples = train.take(range(0, len(train), step)[:NUM_SAMPLES])
+        note = (
+            f"Lengths, roles, tools and languages are those of all {statistics.rows:,} good rows, "
+            "before duplicates and sampling."
+        )
+        card = render_card(
+            report.as_dict(), statistics.as_dict(), samples, [note], self._section.licence
+        )
+        _write_text(self._out_dir / "card.html", card)
 
 
 def _check_section(section: DataSection) -> None:
@@ -232,8 +323,8 @@ def _check_section(section: DataSection) -> None:
         )
 
 
-def _sources(files: Sequence[SourceFile], shards: Sequence[Shard]) -> list[Source]:
-    """Gather files and shards into one source for each entry of the recipe."""
+def _sources(files: Sequence[SourceFile]) -> tuple[list[Source], list[Source]]:
+    """Return one source for each entry of the recipe, and for each file the source it is of."""
     import numpy as np
 
     sources: list[Source] = []
@@ -248,15 +339,7 @@ def _sources(files: Sequence[SourceFile], shards: Sequence[Shard]) -> list[Sourc
         last.files.append(file)
         last.counts.files.append(file.name)
         of_file.append(last)
-    place = 0
-    for shard in shards:
-        source = of_file[shard.source]
-        source.counts.rows += shard.num_rows
-        source.counts.quarantined += len(shard.bad)
-        places = np.arange(place, place + shard.num_good, dtype=np.int64)
-        source.rows = np.concatenate([source.rows, places])
-        place += shard.num_good
-    return sources
+    return sources, of_file
 
 
 def _bad_row(reason: str, place: str) -> DataError:
@@ -281,12 +364,14 @@ def _too_many_bad(
     )
 
 
-def _notes(sources: Sequence[Source], clashes: dict[str, list[str]]) -> Iterator[str]:
-    for target, names in sorted(clashes.items()):
+def _notes(sources: Sequence[Source], columns: ColumnNews) -> Iterator[str]:
+    for target, names in sorted(columns.clashes.items()):
         yield (
             f"Columns {', '.join(names)} could each be the {target}, so none was taken for it; "
             "say which with data.columns."
         )
+    for note, rows in sorted(columns.notes.items()):
+        yield f"{note} ({rows:,} rows)."
     for source in sources:
         counts = source.counts
         if counts.held_out:
@@ -306,6 +391,10 @@ def _answerless(answered: "dict[str, np.ndarray]") -> Iterator[str]:
                 f"{num_rows:,} of {len(flags):,} {split} rows hold a prompt without an answer; "
                 "supervised training learns nothing from them."
             )
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _summary(report: IngestReport) -> str:

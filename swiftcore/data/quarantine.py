@@ -13,6 +13,8 @@ from swiftcore.errors import DataError
 
 MAX_KEPT_CHARACTERS = 100_000
 NUM_EXAMPLES = 5
+QUARANTINED = "quarantined"
+"""Fate of a row that has no standard form; other rows are dropped because the recipe asks so."""
 
 _FIELD = re.compile(r"(?P<field>(?P<column>\w+)(\[\d+\]|\.\w+)*)")
 
@@ -59,19 +61,19 @@ class QuarantineFile:
             self._stream.close()
             self._stream = None
 
-    def add(self, lines: Iterable[str], bad: Iterable[tuple[str, str]]) -> None:
-        """Write lines made by `quarantine_line`; `bad` has the reason and place of each."""
+    def add(self, lines: Iterable[str], dropped: Iterable[tuple[str, str, str]]) -> None:
+        """Write lines made by `quarantine_line`; `dropped` has fate, reason and place of each."""
         if self._stream is None:
             raise RuntimeError("QuarantineFile.add is for use inside its with block")
         self._stream.writelines(lines)
         self._stream.flush()
-        for reason, place in bad:
+        for fate, reason, place in dropped:
             self.reasons[reason] += 1
-            if len(self._first_places) < NUM_EXAMPLES:
+            if fate == QUARANTINED and len(self._first_places) < NUM_EXAMPLES:
                 self._first_places.setdefault(reason, place)
 
     def examples(self) -> list[str]:
-        """Return `file:line: reason` of the first row of each of the first few reasons."""
+        """Return `file:line: reason` of the first bad row of each of the first few reasons."""
         lines: list[str] = []
         for reason, place in self._first_places.items():
             more = self.reasons[reason] - 1

@@ -1,21 +1,26 @@
 """What an ingest did, in numbers that add up, as `report.json` and as a page for people."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from swiftcore.data.sources.local import Role
 from swiftcore.errors import SwiftError
 
-_COUNTS = ("rows", "quarantined", "duplicates", "held_out", "not_sampled", "used", "repeated")
+# What can become of a row that was read; each has exactly one of these fates.
+FATES = (
+    *("quarantined", "filtered", "private", "duplicates", "near_duplicates", "contaminated"),
+    *("held_out", "not_sampled", "used"),
+)
+_ALWAYS_SHOWN = ("quarantined", "duplicates", "held_out", "not_sampled", "used")
 
 
 @dataclass
 class SourceCounts:
     """Fate of the rows of one dataset entry.
 
-    Every source row is in exactly one of quarantined, duplicates, held_out, not_sampled and used.
+    Every source row is in exactly one of the counts from quarantined to used.
 
     Args:
         entry: the entry as the recipe writes it.
@@ -23,7 +28,11 @@ class SourceCounts:
         files: names of its files.
         rows: rows read.
         quarantined: rows without a standard form.
+        filtered: rows outside the limits of length or language.
+        private: rows dropped for secrets or personal data.
         duplicates: rows equal to an earlier row of the same role.
+        near_duplicates: training rows nearly equal to an earlier one.
+        contaminated: training rows dropped because they hold evaluated text.
         held_out: rows dropped because they equal a row that is evaluated.
         not_sampled: good rows that `#count` left out.
         used: distinct source rows that are in a split.
@@ -36,24 +45,33 @@ class SourceCounts:
     files: list[str]
     rows: int = 0
     quarantined: int = 0
+    filtered: int = 0
+    private: int = 0
     duplicates: int = 0
+    near_duplicates: int = 0
+    contaminated: int = 0
     held_out: int = 0
     not_sampled: int = 0
     used: int = 0
     repeated: int = 0
     written: dict[str, int] = field(default_factory=dict)
 
+    def add_rows(self, rows: int, fates: Mapping[str, int]) -> None:
+        """Count rows that were read, and those of them that were dropped on the way."""
+        self.rows += rows
+        for fate, count in fates.items():
+            setattr(self, fate, getattr(self, fate) + count)
+
     def check(self) -> None:
         """Raise when a row is lost or counted twice; that would be our bug."""
-        fates = self.quarantined + self.duplicates + self.held_out + self.not_sampled + self.used
+        fates = sum(getattr(self, fate) for fate in FATES)
         written = sum(self.written.values())
         if fates != self.rows or written != self.used + self.repeated:
             raise SwiftError(
                 "the row counts of an ingest do not add up",
                 where=self.entry,
                 found=asdict(self),
-                expected="rows = quarantined + duplicates + held_out + not_sampled + used, "
-                "and written = used + repeated",
+                expected=f"rows = {' + '.join(FATES)}, and written = used + repeated",
                 do="report this as a bug, with the recipe",
             )
 
@@ -68,7 +86,11 @@ class IngestReport:
         files: all source files in reading order; `__source` in parquet is a place in this list.
         columns: columns of the standard rows, with the number of rows that have each.
         unused_columns: columns that were dropped, with the number of rows that had each.
-        quarantine_reasons: the most frequent reasons, with their number of rows.
+        quarantine_reasons: the most frequent reasons for dropping rows, with their number of rows.
+        findings: secrets and personal data that were found, with the number of rows of each kind.
+        contamination: ways in which training rows hold evaluated text, with the number of rows.
+        provenance: where files came from, as far as more is known than their path.
+        licence: licence of the data.
         notes: what a careful reader should know.
     """
 
@@ -78,6 +100,10 @@ class IngestReport:
     columns: dict[str, int] = field(default_factory=dict)
     unused_columns: dict[str, int] = field(default_factory=dict)
     quarantine_reasons: dict[str, int] = field(default_factory=dict)
+    findings: dict[str, int] = field(default_factory=dict)
+    contamination: dict[str, int] = field(default_factory=dict)
+    provenance: dict[str, dict[str, str]] = field(default_factory=dict)
+    licence: str | None = None
     notes: list[str] = field(default_factory=list)
 
     def total(self, name: str) -> int:
@@ -99,9 +125,13 @@ class IngestReport:
                     do="report this as a bug, with the recipe",
                 )
 
+    def as_dict(self) -> dict[str, object]:
+        """Return the report in JSON types."""
+        return {"schema": 1, **asdict(self)}
+
     def write(self, out_dir: Path) -> None:
         """Write `report.json` and `card.md`."""
-        text = json.dumps({"schema": 1, **asdict(self)}, indent=2, ensure_ascii=False)
+        text = json.dumps(self.as_dict(), indent=2, ensure_ascii=False)
         (out_dir / "report.json").write_text(text + "\n", encoding="utf-8")
         (out_dir / "card.md").write_text(self.card(), encoding="utf-8")
 
@@ -109,9 +139,11 @@ class IngestReport:
         """Return the report as a Markdown page."""
         splits = ", ".join(f"{rows:,} {split}" for split, rows in self.splits.items())
         lines = ["# Dataset", "", f"Rows: {splits}.", ""]
-        header = ("source", "role", *(name.replace("_", " ") for name in _COUNTS))
+        fates = [fate for fate in FATES if fate in _ALWAYS_SHOWN or self.total(fate)]
+        counts = ("rows", *fates, "repeated")
+        header = ("source", "role", *(name.replace("_", " ") for name in counts))
         rows = [
-            (_cell(source.entry), source.role, *(getattr(source, name) for name in _COUNTS))
+            (_cell(source.entry), source.role, *(getattr(source, name) for name in counts))
             for source in self.sources
         ]
         lines += _table(header, rows)
@@ -122,6 +154,8 @@ class IngestReport:
         ]
         for title, counts in (
             ("Why rows are in quarantine.jsonl", self.quarantine_reasons),
+            ("Secrets and personal data", self.findings),
+            ("Evaluated text in training rows", self.contamination),
             ("Columns", self.columns),
             ("Columns that were dropped", self.unused_columns),
         ):

@@ -6,6 +6,7 @@ other, so they are made in any number of processes; what depends on all rows (du
 order) is decided afterwards on their digests alone.
 """
 
+import json
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -13,18 +14,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from swiftcore.data.cleaning.near_duplicates import NUM_PERMUTATIONS
 from swiftcore.data.columns import (
+    LINE_COLUMN,
+    SOURCE_COLUMN,
     EncodedRow,
     Kinds,
     Row,
     column_kinds,
-    encode_row,
     recast,
     to_table,
 )
-from swiftcore.data.quarantine import RejectedRow, quarantine_line
+from swiftcore.data.preparation import DroppedRow, Preparation, RowNews, RowPreparer
+from swiftcore.data.quarantine import QUARANTINED, quarantine_line
 from swiftcore.data.readers.chunks import FileChunk, read_chunk
-from swiftcore.data.rows.formats import RowNormalizer
+from swiftcore.data.readers.files import SourceRow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,21 +37,6 @@ if TYPE_CHECKING:
 MAX_SHARD_ROWS = 8192
 MAX_SHARD_CHARACTERS = 16 * 2**20
 _ROWS_BETWEEN_NEWS = 1000
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """How a raw row becomes one that may be used; all that a worker process needs to know.
-
-    Args:
-        columns: `{source name: standard name}`, renamed first.
-        remove_unused_columns: keep only the standard columns.
-        strict: stop at the first bad row.
-    """
-
-    columns: dict[str, str] | None = None
-    remove_unused_columns: bool = True
-    strict: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,30 +59,6 @@ class ShardTask:
 
 
 @dataclass
-class ColumnNews:
-    """What was noticed about the columns of raw rows.
-
-    Args:
-        seen: columns the rows had, after renaming.
-        renamed: names in `data.columns` that a row had.
-        unused: columns that were dropped, with the number of rows that had each.
-        clashes: columns of which each could have been the same thing, so that none was taken.
-    """
-
-    seen: set[str] = field(default_factory=set)
-    renamed: set[str] = field(default_factory=set)
-    unused: Counter[str] = field(default_factory=Counter)
-    clashes: dict[str, list[str]] = field(default_factory=dict)
-
-    def add(self, other: "ColumnNews") -> None:
-        """Take in what was noticed elsewhere."""
-        self.seen |= other.seen
-        self.renamed |= other.renamed
-        self.unused += other.unused
-        self.clashes |= other.clashes
-
-
-@dataclass
 class Shard:
     """Rows of one chunk that were prepared together.
 
@@ -106,9 +71,10 @@ class Shard:
         digests: content digest of each good row, one after the other.
         sizes: characters of each good row's stored text, as 8-byte integers.
         answered: one byte a good row, 1 when it holds an answer to learn from.
-        quarantine: lines for `quarantine.jsonl`.
-        bad: reason and `file:line` of each bad row.
-        columns: what was noticed about columns.
+        quarantine: lines for `quarantine.jsonl`, one for each row that was dropped.
+        dropped: fate, reason and `file:line` of each of them.
+        fates: how many rows met each fate.
+        news: what was counted about the rows of the whole chunk; in its last shard only.
     """
 
     path: Path
@@ -120,8 +86,14 @@ class Shard:
     sizes: array = field(default_factory=lambda: array("q"))
     answered: bytes = b""
     quarantine: list[str] = field(default_factory=list)
-    bad: list[tuple[str, str]] = field(default_factory=list)
-    columns: ColumnNews = field(default_factory=ColumnNews)
+    dropped: list[tuple[str, str, str]] = field(default_factory=list)
+    fates: Counter[str] = field(default_factory=Counter)
+    news: RowNews | None = None
+
+    @property
+    def signatures(self) -> Path:
+        """File of the good rows' MinHash signatures, where they were asked for."""
+        return self.path.with_suffix(".minhash")
 
 
 def prepare_chunk(
@@ -145,13 +117,9 @@ class _Preparing:
     def __init__(self, task: ShardTask, on_rows: Callable[[int], None]) -> None:
         self._task = task
         self._on_rows = on_rows
-        self._normalizer = self._new_normalizer()
+        self._preparer = RowPreparer(task.preparation)
         self._num_shards = 0
         self._begin()
-
-    def _new_normalizer(self) -> RowNormalizer:
-        preparation = self._task.preparation
-        return RowNormalizer(preparation.columns, preparation.remove_unused_columns)
 
     def _begin(self) -> None:
         name = f"{self._task.number:06d}-{self._num_shards:04d}.arrow"
@@ -167,13 +135,10 @@ class _Preparing:
                 self._on_rows(rows_read)
             self._shard.num_rows += 1
             try:
-                if raw.problem is not None:
-                    raise RejectedRow(raw.problem)
-                row = self._normalizer.standard_row(raw.row)
-                encoded = encode_row(row, self._task.source, raw.line)
-            except RejectedRow as err:
-                self._set_aside(raw.source, raw.line, err.message, raw.row, raw.problem is None)
-                if self._task.preparation.strict:
+                encoded = self._preparer.prepare(raw, self._task.source)
+            except DroppedRow as dropped:
+                self._set_aside(raw, dropped)
+                if self._task.preparation.section.strict and dropped.fate == QUARANTINED:
                     break
             else:
                 self._rows.append(encoded)
@@ -182,28 +147,22 @@ class _Preparing:
                 yield self._finish()
         self._on_rows(rows_read)
         last = self._finish()
-        last.columns = self._news()
+        last.news = self._preparer.news()
         yield last
 
-    def _news(self) -> ColumnNews:
-        normalizer = self._normalizer
-        return ColumnNews(
-            set(normalizer.seen_columns()),
-            set(normalizer.renamed),
-            Counter(normalizer.unused_columns),
-            dict(normalizer.clashes),
-        )
-
-    def _set_aside(self, source: str, line: int, reason: str, row: object, parsed: bool) -> None:
-        text = quarantine_line(source, line, reason, row, parsed)
-        self._characters += len(text)
-        self._shard.quarantine.append(text)
-        self._shard.bad.append((reason, f"{source}:{line}"))
+    def _set_aside(self, raw: SourceRow, dropped: DroppedRow) -> None:
+        parsed = raw.problem is None
+        line = quarantine_line(raw.source, raw.line, dropped.reason, dropped.row, parsed)
+        self._characters += len(line)
+        self._shard.quarantine.append(line)
+        place = f"{raw.source}:{raw.line}"
+        self._shard.dropped.append((dropped.fate, dropped.reason, place))
 
     def _finish(self) -> Shard:
         import pyarrow as pa
 
         shard, rows = self._shard, self._rows
+        shard.fates = Counter(fate for fate, _, _ in shard.dropped)
         if rows:
             shard.num_good = len(rows)
             shard.kinds = column_kinds(rows)
@@ -213,9 +172,26 @@ class _Preparing:
             table = to_table(rows, shard.kinds)
             with pa.OSFile(str(shard.path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as w:
                 w.write_table(table)
+            if self._task.preparation.signatures:
+                shard.signatures.write_bytes(b"".join(map(self._preparer.signature, rows)))
         self._num_shards += 1
         self._begin()
         return shard
+
+
+@dataclass(frozen=True)
+class PlacedRow:
+    """A stored row with its origin.
+
+    Args:
+        columns: its columns as they are stored; JSON columns as text.
+        source: position of its file among the source files.
+        line: line of that file.
+    """
+
+    columns: Row
+    source: int
+    line: int
 
 
 class ShardedRows:
@@ -249,6 +225,47 @@ class ShardedRows:
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         return pa.concat_tables(tables).combine_chunks().take(pa.array(back))
+
+    def messages(self) -> Iterator[Row]:
+        """Yield the messages of every row, in reading order."""
+        import numpy as np
+
+        total = int(self._ends[-1]) if len(self._ends) else 0
+        for start in range(0, total, MAX_SHARD_ROWS):
+            table = self.take(np.arange(start, min(start + MAX_SHARD_ROWS, total)))
+            for text in table.column("messages").to_pylist():
+                yield {"messages": json.loads(text)}
+
+    def pairs(self, places: Sequence[tuple[int, int]]) -> Iterator[tuple[PlacedRow, PlacedRow]]:
+        """Yield the two rows of each pair of places."""
+        for start in range(0, len(places), MAX_SHARD_ROWS):
+            part = places[start : start + MAX_SHARD_ROWS]
+            firsts = self._placed([first for first, _ in part])
+            seconds = self._placed([second for _, second in part])
+            yield from zip(firsts, seconds, strict=True)
+
+    def _placed(self, places: Sequence[int]) -> list[PlacedRow]:
+        import numpy as np
+
+        rows = self.take(np.asarray(places, dtype=np.int64)).to_pylist()
+        return [
+            PlacedRow(
+                {name: row[name] for name in self.kinds if row[name] is not None},
+                row[SOURCE_COLUMN],
+                row[LINE_COLUMN],
+            )
+            for row in rows
+        ]
+
+    def signatures(self, path: Path) -> "np.ndarray":
+        """Return the signatures of all rows [rows, minima], joined in a file that stays on disk."""
+        import numpy as np
+
+        with path.open("wb") as joined:
+            for shard in self._shards:
+                joined.write(shard.signatures.read_bytes())
+                shard.signatures.unlink()
+        return np.memmap(path, dtype="<u4", mode="r").reshape(-1, NUM_PERMUTATIONS)
 
     def _take_from(self, number: int, rows: "np.ndarray") -> "pa.Table":
         import pyarrow as pa

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from swiftcore.data.cleaning.near_duplicates import near_duplicate_groups
 from swiftcore.data.columns import DIGEST_BYTES
 from swiftcore.data.mixing import Mixed, appended, interleaved
 from swiftcore.data.report import SourceCounts
@@ -56,12 +57,21 @@ class Selection:
         sources: every dataset entry, in reading order; their counts are filled in.
         contents: what `content_numbers` returns for all rows.
         section: the recipe's wishes.
+        signatures: MinHash signatures of all rows, when near duplicates are to be dropped.
     """
 
-    def __init__(self, sources: Sequence[Source], contents: "Places", section: DataSection) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        contents: "Places",
+        section: DataSection,
+        signatures: "np.ndarray | None" = None,
+    ) -> None:
         self._roles = {role: [s for s in sources if s.counts.role == role] for role in SPLITS}
         self._contents = contents
         self._section = section
+        self._signatures = signatures
+        self.near_duplicates: list[tuple[int, int]] = []
 
     def splits(self) -> dict[str, "Places"]:
         """Return the places of the rows of each split, in the split's order.
@@ -80,6 +90,7 @@ class Selection:
         shuffle_val = section.val_dataset_shuffle
         taken = [self._take(source, "val", shuffle_val) for source in self._roles["val"]]
         self._drop_held_out(self._roles["train"], _joined([test, *taken]))
+        self._drop_near_duplicates(self._roles["train"])
         chosen = [self._split(source) for source in self._roles["train"]]
         split_off = _joined([val for _, val in chosen])
         # Without deduplication a copy of a row that was split off may still be among the others.
@@ -113,6 +124,24 @@ class Selection:
         for source in group:
             left = self._without(source.rows, evaluated)
             source.counts.held_out += len(source.rows) - len(left)
+            source.rows = left
+
+    def _drop_near_duplicates(self, group: Sequence[Source]) -> None:
+        """Drop rows like an earlier one, and remember in `near_duplicates` which pairs were met."""
+        import numpy as np
+
+        threshold = self._section.cleaning.near_duplicates
+        if self._signatures is None or threshold is None:
+            return
+        rows = _joined([source.rows for source in group])
+        like = near_duplicate_groups(self._signatures[rows], threshold)
+        dropped = rows[like >= 0]
+        self.near_duplicates = list(
+            zip(dropped.tolist(), rows[like[like >= 0]].tolist(), strict=True)
+        )
+        for source in group:
+            left = source.rows[~np.isin(source.rows, dropped, assume_unique=True)]
+            source.counts.near_duplicates += len(source.rows) - len(left)
             source.rows = left
 
     def _without(self, rows: "Places", others: "Places") -> "Places":

@@ -81,6 +81,41 @@ class ModelSection(Section):
         return self
 
 
+class CleaningSection(Section):
+    """Which good rows are dropped or changed, and what is searched for in them."""
+
+    min_characters: int | None = Field(default=None, ge=0, description="shortest row")
+    max_characters: int | None = Field(default=None, ge=0, description="longest row")
+    min_words: int | None = Field(default=None, ge=0, description="fewest words of a row")
+    max_words: int | None = Field(default=None, ge=0, description="most words of a row")
+    min_turns: int | None = Field(default=None, ge=0, description="fewest user messages")
+    max_turns: int | None = Field(default=None, ge=0, description="most user messages")
+    languages: list[str] = Field(
+        default_factory=list, description="keep rows in these languages (ISO 639); empty: all"
+    )
+    near_duplicates: float | None = Field(
+        default=None,
+        ge=0.3,
+        le=1,
+        description="drop training rows this similar to an earlier one (Jaccard of 5-grams)",
+    )
+    secrets: Literal["off", "warn", "mask", "drop"] = Field(
+        default="off", description="what to do about keys, tokens and passwords in rows"
+    )
+    personal: Literal["off", "warn", "mask", "drop"] = Field(
+        default="off", description="what to do about personal data in rows"
+    )
+    privacy_ignore: list[str] = Field(
+        default_factory=list, description="kinds of findings to leave alone, such as IP_ADDRESS"
+    )
+    contamination: Literal["off", "warn", "drop"] = Field(
+        default="off", description="what to do about training rows that hold evaluated text"
+    )
+    contamination_ngram: int = Field(
+        default=13, ge=2, description="words in a row that count as evaluated text"
+    )
+
+
 class DataSection(Section):
     """Where rows come from and how they become standard rows."""
 
@@ -125,6 +160,17 @@ class DataSection(Section):
         default=0.05, ge=0, le=1, description="fail when more than this share of rows is bad"
     )
     deduplicate: bool = Field(default=True, description="keep one of rows that are exactly equal")
+    cleaning: CleaningSection = Field(
+        default_factory=CleaningSection, description="filters, near duplicates, privacy"
+    )
+    model_name: list[str] = Field(
+        default_factory=list,
+        description="text for {{NAME}} in self-cognition rows: Chinese and English, or one for both",
+    )
+    model_author: list[str] = Field(
+        default_factory=list, description="text for {{AUTHOR}} in self-cognition rows"
+    )
+    licence: str | None = Field(default=None, description="licence of the data, for its card")
 
     @model_validator(mode="after")
     def _has_rows(self) -> "DataSection":

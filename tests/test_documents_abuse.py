@@ -210,8 +210,8 @@ def test_time_limit_costs_one_file(tmp_path):
 
 
 def test_memory_limit_costs_one_file(tmp_path):
-    large = written(tmp_path, "large.txt", b"a" * 60 * 2**20)
-    with DocumentExtractor(replace(LIMITS, memory_bytes=150 * 2**20)) as extractor:
+    large = written(tmp_path, "large.txt", b"a" * 150 * 2**20)
+    with DocumentExtractor(replace(LIMITS, memory_bytes=300 * 2**20)) as extractor:
         assert works(extractor, tmp_path)
         assert failure(extractor, large)
         assert works(extractor, tmp_path)

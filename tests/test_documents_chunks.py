@@ -89,6 +89,21 @@ def test_a_long_line_is_cut_in_linear_time():
     assert rebuild(chunks) == text
 
 
+def test_a_long_text_is_tokenized_in_parts():
+    longest = 0
+
+    def offsets(text: str) -> list[tuple[int, int]]:
+        nonlocal longest
+        longest = max(longest, len(text))
+        return [match.span() for match in re.finditer(r"\S+", text)]
+
+    text = "words and more\n" * 150_000
+    chunks = chunk_text(text, 2000, 50, offsets)
+    assert rebuild(chunks) == text
+    assert longest <= 1_000_000
+    assert max(len(chunk.text.split()) for chunk in chunks) <= 2000
+
+
 def test_real_tokenizer_measures_chunks(tmp_path):
     tokenizers = pytest.importorskip("tokenizers")
     from swiftcore.data.documents.tokens import token_offsets

@@ -1,5 +1,6 @@
 """Source code is cut at definitions, and its pieces are the exact file."""
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -128,6 +129,16 @@ def test_definitions_are_packed_up_to_the_size():
     found = pieces(text, "python", 120)
     assert len(found) == 5
     assert all(piece.startswith("def f") for piece in found)
+
+
+def test_sizes_in_tokens():
+    def offsets(text: str) -> list[tuple[int, int]]:
+        return [match.span() for match in re.finditer(r"\w+|[^\w\s]", text)]
+
+    for size in (4, 20, 1000):
+        chunks = split_code(PYTHON, "python", size, offsets)
+        assert "".join(chunk.text for chunk in chunks) == PYTHON
+        assert max(len(offsets(chunk.text)) for chunk in chunks) <= size
 
 
 def test_python_that_does_not_parse_is_still_cut():

@@ -16,6 +16,8 @@ from swiftcore.errors import DataError, UsageError
 
 # Returns the (start, end) of each token in the text, in order: the offsets of a fast tokenizer.
 TokenOffsets = Callable[[str], Sequence[tuple[int, int]]]
+# Tokens take a hundred bytes each; longer texts are tokenized in parts, without overlap in between.
+MAX_TOKENIZED_CHARACTERS = 1_000_000
 
 _BORDERS = tuple(
     re.compile(pattern)
@@ -120,7 +122,13 @@ def chunk_text(
         DataError: one character alone has more tokens than `size`.
     """
     check_size(size, overlap)
-    ruler = make_ruler(text, offsets)
+    if offsets is not None and len(text) > MAX_TOKENIZED_CHARACTERS:
+        return [
+            Chunk(chunk.text, part.start + chunk.start, part.start + chunk.end)
+            for part in chunk_text(text, MAX_TOKENIZED_CHARACTERS)
+            for chunk in chunk_text(part.text, size, overlap, offsets)
+        ]
+    ruler = CharacterRuler(text) if offsets is None else TokenRuler(text, offsets)
     chunks: list[Chunk] = []
     start = end = 0
     while end < len(text):
@@ -167,11 +175,6 @@ def check_size(size: int, overlap: int) -> None:
             found=f"size {size}, overlap {overlap}",
             expected="a size above zero and an overlap from 0 to below the size",
         )
-
-
-def make_ruler(text: str, offsets: TokenOffsets | None) -> Ruler:
-    """Return what measures a text: tokens where offsets are given, else characters."""
-    return CharacterRuler(text) if offsets is None else TokenRuler(text, offsets)
 
 
 def _cut(text: str, ruler: Ruler, start: int, covered: int, size: int) -> int | None:

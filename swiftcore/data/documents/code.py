@@ -8,16 +8,15 @@ depth 0 after a blank line or after the end of a block.
 import ast
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 from swiftcore.data.documents.chunks import (
+    MAX_TOKENIZED_CHARACTERS,
     Chunk,
-    Ruler,
     TokenOffsets,
     check_size,
     chunk_text,
-    make_ruler,
 )
 from swiftcore.data.documents.kinds import is_source_code, lexer_name
 from swiftcore.data.documents.outcomes import Break
@@ -60,8 +59,13 @@ def split_code(
     """
     check_size(size, 0)
     found = code_breaks(text, language) if breaks is None else breaks
-    ruler = make_ruler(text, offsets)
-    spans = _packed(text, ruler, (0, len(text)), found, 0, size, offsets)
+
+    def fits(start: int, end: int) -> bool:
+        if offsets is None or end - start > MAX_TOKENIZED_CHARACTERS:
+            return end - start <= size
+        return len(offsets(text[start:end])) <= size
+
+    spans = _packed(text, fits, (0, len(text)), found, 0, size, offsets)
     return [Chunk(text[start:end], start, end) for start, end in spans]
 
 
@@ -80,7 +84,7 @@ def code_breaks(text: str, language: str) -> list[Break]:
 
 def _packed(
     text: str,
-    ruler: Ruler,
+    fits: Callable[[int, int], bool],
     span: tuple[int, int],
     breaks: Sequence[Break],
     level: int,
@@ -96,18 +100,18 @@ def _packed(
     cuts = [point.at for point in breaks if point.level == level and start < point.at < end]
     held: tuple[int, int] | None = None
     for unit in pairwise([start, *cuts, end]):
-        if held is not None and ruler.length(held[0], unit[1]) <= size:
+        if held is not None and fits(held[0], unit[1]):
             held = (held[0], unit[1])
             continue
         if held is not None:
             yield held
             held = None
-        if ruler.length(*unit) <= size:
+        if fits(*unit):
             held = unit
         elif unit[0] < unit[1]:
             first = bisect_right(breaks, unit[0], key=_place)
             inner = breaks[first : bisect_left(breaks, unit[1], key=_place)]
-            yield from _packed(text, ruler, unit, inner, level + 1, size, offsets)
+            yield from _packed(text, fits, unit, inner, level + 1, size, offsets)
     if held is not None and held[0] < held[1]:
         yield held
 

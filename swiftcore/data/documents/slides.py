@@ -68,5 +68,5 @@ def _beside(part: Any) -> Iterator[str]:
         elif kind == "chart":
             root = parse_xml(relation.target_part.blob)
             yield from _lines(root)
-            for series in root.iter(f"{_CHART}ser"):
+            for series in root.iter(f"{_CHART}ser"):  # codespell:ignore ser
                 yield " | ".join(value.text or "" for value in series.iter(f"{_CHART}v"))

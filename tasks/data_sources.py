@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from swiftcore.artifacts import Store
+from swiftcore.data.readers.streams import Stamp
 from swiftcore.data.sources.cache import is_offline
 from swiftcore.data.sources.fetch import fetch_url
 from swiftcore.data.sources.s3 import fetch_s3
@@ -76,7 +77,7 @@ def dvc_source(path: Path) -> tuple[Path, Origin] | None:
         "dvc_md5": expected,
     }
     if path.is_file() and not expected.endswith(".dir"):
-        found = _file_digest(path, "md5")
+        found = _known_md5(path.absolute(), Stamp.of(path))
         if found != expected:
             if pulled:
                 raise DataError(
@@ -260,6 +261,13 @@ def _fetched(store: Store, dataset: Any, address: str) -> tuple[Path, str]:
             raise _wrong_digest(address, artifact.digest, dataset.digest)
         store.verify(artifact)
         path = artifact.path / "train.parquet"
+        if not path.is_file():
+            raise DataError(
+                "the logged dataset is an artifact without training rows",
+                where=address,
+                found=artifact.label,
+                expected="an artifact of the ingest stage",
+            )
         return path, _file_digest(path, "sha256")
     path = _source_file(source, dataset.source_type, address)
     sha256 = _file_digest(path, "sha256")
@@ -329,6 +337,12 @@ def _wrong_digest(address: str, found: str, expected: str) -> SwiftError:
         do="bring the file back as it was; log datasets with digest= the start of the sha256, "
         "so that it can be checked",
     )
+
+
+@functools.lru_cache(maxsize=4096)
+def _known_md5(path: Path, stamp: Stamp) -> str:
+    """Hash a file once, as long as it does not change: a plan and its run both ask."""
+    return _file_digest(path, "md5")
 
 
 def _file_digest(path: Path, algorithm: str) -> str:

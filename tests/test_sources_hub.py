@@ -15,6 +15,7 @@ from swiftcore.data import read_rows, source_files
 from swiftcore.data.sources.hub import fetch_hub, hub_provenance
 from swiftcore.data.sources.hub_clients import HuggingFace
 from swiftcore.data.sources.hub_layout import choose_files, split_of
+from swiftcore.data.sources.registered import load_registered
 from swiftcore.errors import DataError, EnvironmentMissing, TransientError, UsageError
 from swiftcore.recipe.sections import DataSection
 
@@ -245,6 +246,19 @@ def test_entries_name_subset_revision_and_role(hub):
     ]
     assert files[0].provenance["revision"] == COMMIT
     assert files[0].provenance["file"] == "chat/train-0.jsonl"
+
+
+def test_a_registered_dataset_of_a_hub_takes_its_splits_whatever_the_role(hub, tmp_path):
+    info = [{"name": "mine", "hf": "org/set", "split": ["test", "train"]}]
+    (tmp_path / "info.json").write_text(json.dumps(info))
+    registry = load_registered([str(tmp_path / "info.json")])
+    files = source_files(DataSection(dataset=["mine#2"]), registry=registry)
+    assert [file.name.rpartition("/")[2] for file in files] == [
+        "test.jsonl",
+        "train-0.jsonl",
+        "train-1.jsonl",
+    ]
+    assert files[0].provenance["registered_by"] == "info.json"
 
 
 def test_offline_fails_at_once_and_names_the_nearest(hub, monkeypatch):

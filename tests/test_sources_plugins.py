@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from swiftcore.artifacts import Store, make
 from swiftcore.data import source_files
 from swiftcore.data.sources import plugins
 from swiftcore.errors import DataError, EnvironmentMissing, UsageError
 from swiftcore.recipe.sections import DataSection
 from tasks.data_sources import dvc_source, mlflow_source
+from tests.making import identity, writes
 
 ROWS = b'{"text": "a"}\n{"text": "b"}\n'
 MD5 = hashlib.md5(ROWS).hexdigest()
@@ -185,6 +187,16 @@ def test_a_logged_dataset_is_its_source_with_the_digest_checked(logged, plugged)
     assert file.provenance["mlflow_digest"] == sha256[:36]
     assert file.provenance["sha256"] == sha256
     mlflow_source(logged(MD5[:8]))
+
+
+def test_a_dataset_of_our_own_runs_is_the_artifact_it_names(logged, tmp_path):
+    store = Store(tmp_path / ".swift/store")
+    made = make(store, identity("ingest"), writes("rows", "train.parquet")).artifact
+    path, origin = mlflow_source(logged(made.digest[:36], made.label))
+    assert path.read_text() == "rows"
+    assert origin["sha256"] == hashlib.sha256(b"rows").hexdigest()
+    with pytest.raises(DataError, match="not what the run logged"):
+        mlflow_source(logged("0" * 36, made.label))
 
 
 def test_a_digest_that_mlflow_made_of_a_table_is_checked_too(logged, tmp_path):

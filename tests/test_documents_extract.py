@@ -170,7 +170,8 @@ def test_eml_with_a_broken_header_is_read(tmp_path):
 
 
 def test_rtf(tmp_path):
-    raw = rb"{\rtf1\ansi\ansicpg1252{\fonttbl\f0 Arial;}\f0 Caf\'e9 \b bold\b0\par next}"  # codespell:ignore caf
+    head = rb"{\rtf1\ansi\ansicpg1252{\fonttbl\f0 Arial;}"
+    raw = head + rb"\f0 Caf\'e9 \b bold\b0\par next}"  # codespell:ignore caf
     assert text_of(tmp_path, "a.rtf", raw).split() == ["Café", "bold", "next"]
     cut = document_of(tmp_path, "cut.rtf", raw[:-6])
     assert cut.notes == ("the end of the file is missing",)

@@ -145,7 +145,11 @@ def test_only_documents_under_an_sft_format_is_an_error(tmp_path):
     written(tmp_path, "in/doc.txt", "Just a text about something.")
     with pytest.raises(DataError, match="no row came") as caught:
         ingested(tmp_path, "sft_completion")
-    assert "use pretraining" in str(caught.value)
+    assert "in/doc.txt: has no instruction and answer; use pretraining" in str(caught.value)
+    written(tmp_path, "in/doc.jsonl", jsonl({"query": "a"}, {"query": "b"}))
+    with pytest.raises(DataError, match="no row came") as caught:
+        ingested(tmp_path, "sft_completion")
+    assert "2 rows: has no answer: user" in str(caught.value)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -227,6 +231,7 @@ def test_a_damaged_data_file_leaves_no_row_behind(tmp_path):
     written(tmp_path, "in/c.jsonl", jsonl({"text": "after"}, {}))
     rows, result = ingested(tmp_path)
     assert rows == [{"text": "before"}, {"text": "after"}]
+    assert sum(result.rejected_reasons.values()) == 1
     assert "cut-off archive" in reasons(result)["in/b.jsonl.gz"]
     assert len(lines(result.quarantine_path)) == result.totals.rejected == 1
 

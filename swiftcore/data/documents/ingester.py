@@ -47,6 +47,7 @@ from swiftcore.progress import Progress, Silent
 
 # Tables and JSON may be data or just documents; this many rows decide.
 _PROBED_ROWS = 1000
+_NUM_REASONS, _NUM_SHOWN = 20, 5
 _MAYBE_DOCUMENTS = (".csv", ".tsv", ".json")
 
 
@@ -87,6 +88,7 @@ class DatasetIngester:
             for source in config.hf_sources:
                 progress.update(len(found), None, source.name)
                 self._take_hub(source, output, result)
+            result.rejected_reasons = dict(output.reasons.most_common(_NUM_REASONS))
             result.check()
             if result.rows == 0:
                 raise _nothing(result)
@@ -283,6 +285,8 @@ def _nothing(result: IngestionResult) -> DataError:
         f"{result.num_found:,} files found, {len(result.skipped):,} skipped, "
         f"{total.rejected:,} of {total.source_rows:,} data rows rejected"
     ]
+    reasons = list(result.rejected_reasons.items())[:_NUM_SHOWN]
+    found += [f"  {count:,} rows: {reason}" for reason, count in reasons]
     return DataError(
         "no row came of all the inputs; nothing was written",
         where=result.output_path,

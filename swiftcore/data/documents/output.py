@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
@@ -12,6 +13,10 @@ from swiftcore.data.documents.schemas import Row, identity, row_line
 from swiftcore.data.quarantine import quarantine_line
 from swiftcore.data.readers.files import SourceRow
 from swiftcore.errors import StoreFull, SwiftError
+
+# Reasons may quote rows, so that there may be as many as rows.
+_MAX_REASONS = 1000
+_OTHER_REASONS = "other reasons"
 
 
 class RowOutput:
@@ -32,6 +37,8 @@ class RowOutput:
         self._seen: set[bytes] = set()
         self._new: list[bytes] = []
         self._begun_at: tuple[int, int] | None = None
+        self._reasons_before: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
 
     def __enter__(self) -> "RowOutput":
         try:
@@ -65,6 +72,7 @@ class RowOutput:
     def begin(self) -> None:
         """Begin a source that may be taken back."""
         self._begun_at = self._stream.tell(), self._rejected.tell()
+        self._reasons_before = self.reasons.copy()
         self._new.clear()
 
     def add(self, row: Row, counts: Counts) -> None:
@@ -88,6 +96,8 @@ class RowOutput:
     def reject(self, raw: SourceRow, reason: str, counts: Counts) -> None:
         """Write a row that can't be used, with its place and reason, and count it."""
         counts.rejected += 1
+        is_counted = reason in self.reasons or len(self.reasons) < _MAX_REASONS
+        self.reasons[reason if is_counted else _OTHER_REASONS] += 1
         parsed = raw.problem is None
         line = quarantine_line(raw.source, raw.line, reason, raw.row, parsed)
         self._rejected.write(line.encode("utf-8"))
@@ -104,6 +114,7 @@ class RowOutput:
                 stream.truncate(place)
                 stream.seek(place)
         self._seen.difference_update(self._new)
+        self.reasons = self._reasons_before
         self.keep()
 
     def publish(self) -> str:

@@ -68,6 +68,7 @@ class IngestionResult:
         skipped: what was not, each with its reason.
         hf_sources: each hub dataset with the revision it was pinned to.
         hf_rows: rows read from hubs, among the source rows.
+        rejected_reasons: the most frequent reasons of rejected rows, with row counts.
         unused_columns: columns of data rows that the format has no place for, with row counts.
     """
 
@@ -81,6 +82,7 @@ class IngestionResult:
     skipped: list[SkippedFile] = field(default_factory=list)
     hf_sources: list[dict[str, str]] = field(default_factory=list)
     hf_rows: int = 0
+    rejected_reasons: dict[str, int] = field(default_factory=dict)
     unused_columns: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -131,6 +133,7 @@ class IngestionResult:
             **asdict(self.totals),
             "hf_rows": self.hf_rows,
             "hf_sources": self.hf_sources,
+            "rejected_reasons": self.rejected_reasons,
             "unused_columns": self.unused_columns,
             "files": [asdict(file) for file in self.files],
             "skipped_files": [asdict(file) for file in self.skipped],

@@ -186,7 +186,7 @@ def test_input_is_output_and_quarantine_and_exact_duplicates_always(rows):
     kept = [_row("kept", "always"), *rows]
     lines = [json.dumps(row) for row in kept]
     Path("any.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    report = build_dataset(DataSection(dataset=["any.jsonl"], max_quarantine_share=1), Path("any"))
+    report = build_dataset(DataSection(dataset=["any.jsonl"], max_quarantine_ratio=1), Path("any"))
     (counts,) = report.sources
     assert counts.rows == len(kept)
     assert counts.rows == counts.used + counts.quarantined + counts.duplicates

@@ -193,7 +193,7 @@ def test_the_share_of_bad_rows_decides_role_by_role():
     section = DataSection(dataset=["train.jsonl"], test_dataset=["test.jsonl"])
     with pytest.raises(DataError, match="1 of 10 test rows"):
         build_dataset(section, Path("out"))
-    allowed = section.model_copy(update={"max_quarantine_share": 0.1})
+    allowed = section.model_copy(update={"max_quarantine_ratio": 0.1})
     assert build_dataset(allowed, Path("out2")).splits == {"train": 1000, "test": 9}
 
 

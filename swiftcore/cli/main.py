@@ -33,7 +33,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stage": ("swiftcore.cli.stage", "run one stage and put its result into a folder"),
     "sft": ("swiftcore.cli.train", "supervised fine-tuning from flags"),
     "pt": ("swiftcore.cli.train", "pre-training from flags"),
+    "export": ("swiftcore.cli.export", "encode a dataset once, for later training"),
     "deploy": ("swiftcore.cli.deploy", "serve a model folder; --status, --stop"),
+    "dataset": ("swiftcore.cli.dataset", "turn documents, code and data files into training rows"),
     "args": ("swiftcore.cli.args", "list every argument and whether it works"),
     "doctor": ("swiftcore.cli.doctor", "check that this machine can do the work"),
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from swiftcore.data.cleaning.contamination import ContaminationCounts, ContaminationIndex
 from swiftcore.data.cleaning.filters import LanguageFilter, LengthFilter
+from swiftcore.data.cleaning.language import can_detect
 from swiftcore.data.cleaning.near_duplicates import row_signature
 from swiftcore.data.cleaning.privacy import FindingCounts, PrivacyScanner
 from swiftcore.data.cleaning.statistics import RowStatistics
@@ -19,6 +20,14 @@ from swiftcore.data.rows.identity import SelfCognition
 from swiftcore.recipe.sections import CleaningSection, DataSection
 
 FILTERED, PRIVATE, CONTAMINATED = "filtered", "private", "contaminated"
+
+
+# To tell a row's language takes longer than all else together, so one row in this many is asked.
+_LANGUAGE_SAMPLING = 32
+
+
+def _language_sampling() -> int:
+    return _LANGUAGE_SAMPLING if can_detect() else 0
 
 
 class DroppedRow(Exception):
@@ -94,7 +103,7 @@ class RowNews:
     columns: ColumnNews = field(default_factory=ColumnNews)
     findings: FindingCounts = field(default_factory=FindingCounts)
     contamination: ContaminationCounts = field(default_factory=ContaminationCounts)
-    statistics: RowStatistics = field(default_factory=RowStatistics)
+    statistics: RowStatistics = field(default_factory=lambda: RowStatistics(_language_sampling()))
 
     def add(self, other: "RowNews") -> None:
         """Take in what was counted elsewhere."""

@@ -37,6 +37,7 @@ ALIASES = {
 # Arguments that have no field of their own: where they act instead.
 _ACTS_OTHERWISE = {
     "merge_lora": ("merge",),
+    "to_cached_dataset": ("swift export",),
     "CUDA_VISIBLE_DEVICES": ("environment",),
     "PYTORCH_CUDA_ALLOC_CONF": ("environment",),
 }
@@ -68,7 +69,6 @@ _REASONS = {
     "safe_serialization": "weights are always written as safetensors",
     "check_model": "artifacts are always verified before reuse",
     "load_from_cache_file": "unchanged stages are always reused",
-    "cached_dataset": "unchanged stages are always reused",
     "load_args": "a model folder's own template settings are always used",
     "ignore_args_error": "nothing is accepted and ignored",
     "stream": "a setting of each request to the endpoint",

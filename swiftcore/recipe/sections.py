@@ -122,6 +122,11 @@ class DataSection(Section):
     dataset: list[str] = Field(
         default_factory=list, description="training sources, each path[:subset][#count]"
     )
+    cached_dataset: list[str] = Field(
+        default_factory=list,
+        max_length=1,
+        description="folder of a dataset that was encoded before, instead of data.dataset",
+    )
     val_dataset: list[str] = Field(
         default_factory=list, description="validation sources, never seen in training"
     )
@@ -165,7 +170,7 @@ class DataSection(Section):
     )
     model_name: list[str] = Field(
         default_factory=list,
-        description="text for {{NAME}} in self-cognition rows: Chinese and English, or one for both",
+        description="text for {{NAME}} in self-cognition rows: Chinese and English, or one form",
     )
     model_author: list[str] = Field(
         default_factory=list, description="text for {{AUTHOR}} in self-cognition rows"
@@ -174,8 +179,10 @@ class DataSection(Section):
 
     @model_validator(mode="after")
     def _has_rows(self) -> "DataSection":
-        if not self.dataset:
+        if not self.dataset and not self.cached_dataset:
             raise ValueError("data.dataset names no source; list at least one file")
+        if self.dataset and self.cached_dataset:
+            raise ValueError("data.dataset and data.cached_dataset both name rows; give one")
         return self
 
 

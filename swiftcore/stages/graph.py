@@ -7,6 +7,7 @@ from pathlib import Path
 from swiftcore.artifacts import Artifact, Store
 from swiftcore.errors import ModelMissing, RecipeError
 from swiftcore.recipe import LoadedRecipe, Recipe, load_recipe
+from swiftcore.stages.cached import cached_dataset
 from swiftcore.stages.contract import (
     TOKENIZER_FILES,
     Source,
@@ -135,27 +136,35 @@ def build_road(loaded: LoadedRecipe, store: Store, *, _above: tuple[Path, ...] =
     _refuse_circle(loaded.path.resolve(), _above)
     steps: list[Step] = []
     ingest = Step(INGEST, recipe, ingest_sources(recipe.data))
-    model = _base_model(loaded, store, ingest, steps, _above)
-    steps.append(ingest)
-    if recipe.model.scratch is not None:
-        scratch = Step(SCRATCH, recipe, _scratch_inputs(recipe, ingest))
-        steps.append(scratch)
-        model = Link(scratch)
-    assert model is not None
-    template = Step(TEMPLATE, recipe, {"dataset": Link(ingest), "tokenizer": _tokenizer_of(model)})
-    train = Step(TRAIN, recipe, {"encoded": Link(template), "model": model})
-    steps += [template, train]
+    model = _base_model(loaded, store, steps, _above)
+    if recipe.data.cached_dataset:
+        _refuse_beside_cached(recipe)
+        assert model is not None
+        encoded: Link | StageInput = cached_dataset(recipe, _tokenizer_of(model), store)
+    else:
+        steps.append(ingest)
+        if recipe.model.scratch is not None:
+            scratch = Step(SCRATCH, recipe, _scratch_inputs(recipe, ingest))
+            steps.append(scratch)
+            model = Link(scratch)
+        assert model is not None
+        inputs = {"dataset": Link(ingest), "tokenizer": _tokenizer_of(model)}
+        template = Step(TEMPLATE, recipe, inputs)
+        steps.append(template)
+        encoded = Link(template)
+    train = Step(TRAIN, recipe, {"encoded": encoded, "model": model})
+    steps.append(train)
     final = train
     if recipe.merge is not None:
         if recipe.tuner.train_type == "full":
             raise _misfit("merge", "tuner.train_type is full, so there is no adapter to merge")
-        inputs = {"model": model, "adapter": Link(train), "encoded": Link(template)}
+        inputs = {"model": model, "adapter": Link(train), "encoded": encoded}
         final = Step(MERGE, recipe, inputs)
         steps.append(final)
     if recipe.quantize is not None:
         if final is train and recipe.tuner.train_type == "lora":
             raise _misfit("quantize", "a LoRA adapter is quantized after it is merged")
-        inputs = {"model": Link(final), "encoded": Link(template)}
+        inputs = {"model": Link(final), "encoded": encoded}
         steps.append(Step(QUANTIZE, recipe, inputs))
     road = Road(recipe, tuple(steps))
     if recipe.deploy is not None and recipe.evaluate is None:
@@ -164,7 +173,7 @@ def build_road(loaded: LoadedRecipe, store: Store, *, _above: tuple[Path, ...] =
         if not recipe.data.test_dataset:
             raise _misfit("evaluate", "data.test_dataset names no held-out rows to answer")
         made = {name: Link(road.step(stage)) for name, stage in road.candidates().items()}
-        inputs = {"dataset": Link(ingest), "encoded": Link(template), "base": model, **made}
+        inputs = {"dataset": Link(ingest), "encoded": encoded, "base": model, **made}
         steps.append(Step(EVALUATE, recipe, inputs))
     return Road(recipe, tuple(steps))
 
@@ -191,7 +200,6 @@ def model_step(road: Road) -> Step:
 def _base_model(
     loaded: LoadedRecipe,
     store: Store,
-    ingest: Step,
     steps: list[Step],
     above: tuple[Path, ...],
 ) -> Link | StageInput | None:
@@ -245,6 +253,15 @@ def _tokenizer_of(model: Link | StageInput) -> Link | StageInput:
     if isinstance(model, Source):
         return Source(model.path, f"tokenizer of {model.label}", only=TOKENIZER_FILES)
     return model
+
+
+def _refuse_beside_cached(recipe: Recipe) -> None:
+    if recipe.model.scratch is not None:
+        raise _misfit("data.cached_dataset", "model.scratch makes a new tokenizer from the rows")
+    if recipe.evaluate is not None:
+        raise _misfit(
+            "data.cached_dataset", "evaluate compares its rows with the training rows' text"
+        )
 
 
 def _refuse_circle(path: Path, above: tuple[Path, ...]) -> None:

@@ -60,4 +60,6 @@ def _run(run: StageRun) -> Produced:
 
 
 # Reports name the sources by path; the rows are what later stages are identified by.
-INGEST = Stage("ingest", 2, _config, _run, measured=("report.json", "card.md", "card.html", "quarantine.jsonl"))
+INGEST = Stage(
+    "ingest", 2, _config, _run, measured=("report.json", "card.md", "card.html", "quarantine.jsonl")
+)

@@ -177,7 +177,7 @@ def _pull(pointer: Pointer, path: Path) -> None:
             where=where,
             found=found,
             expected=f"what {pointer.file.relative_to(pointer.root)} names, md5 {pointer.md5}",
-            do="unset SWIFTCORE_OFFLINE and HF_HUB_OFFLINE, or pull it where it may be asked for"
+            do="unset SWIFTCORE_OFFLINE, or pull it where it may be asked for"
             if is_offline()
             else f"run dvc pull {where} to see more; push it from where it is",
         )

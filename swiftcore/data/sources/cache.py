@@ -46,9 +46,13 @@ def cache_dir() -> Path:
 
 
 def is_offline() -> bool:
-    """Tell whether the environment forbids to reach hubs and servers."""
-    names = ("SWIFTCORE_OFFLINE", "HF_HUB_OFFLINE")
-    return any(os.environ.get(name, "").strip().lower() in _YES for name in names)
+    """Tell whether the environment forbids to reach any server."""
+    return _is_set("SWIFTCORE_OFFLINE")
+
+
+def hubs_are_offline() -> bool:
+    """Tell whether the environment forbids to reach hubs; Hugging Face's own switch counts too."""
+    return is_offline() or _is_set("HF_HUB_OFFLINE")
 
 
 def place_key(address: str) -> str:
@@ -131,3 +135,7 @@ class ContentCache:
             yield
         finally:
             os.close(descriptor)
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "").strip().lower() in _YES

@@ -88,7 +88,7 @@ def not_here(cache: ContentCache, shown: str) -> EnvironmentMissing:
         where=shown,
         found=f"no copy of it in {cache.root}",
         expected=f"perhaps {nearest}" if nearest else "a local file",
-        do="unset SWIFTCORE_OFFLINE and HF_HUB_OFFLINE, or download it and give the local file",
+        do="unset SWIFTCORE_OFFLINE, or download it and give the local file",
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from swiftcore.atomic import write_text_synced
-from swiftcore.data.sources.cache import ContentCache, is_offline, place_key
+from swiftcore.data.sources.cache import ContentCache, hubs_are_offline, place_key
 from swiftcore.data.sources.download import Away, require_room
 from swiftcore.data.sources.hub_clients import CLIENTS, Hub, HubClient, HubFile, Listing
 from swiftcore.data.sources.hub_layout import choose_files
@@ -61,7 +61,7 @@ def fetch_hub(
     if not _ID.fullmatch(dataset_id) or (hub == "ms" and "/" not in dataset_id):
         raise UsageError("this is no name of a dataset", where=where, expected="org/name")
     home = _home(hub, dataset_id)
-    if offline or is_offline():
+    if offline or hubs_are_offline():
         return _fetched_before(home, revision, subset, where)
     with ContentCache().lock(place_key(f"{hub}::{dataset_id}")):
         client = CLIENTS[hub]()

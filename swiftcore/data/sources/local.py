@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from swiftcore.data.readers.files import data_suffix
-from swiftcore.data.sources.cache import Fetched, is_offline
+from swiftcore.data.sources.cache import Fetched, hubs_are_offline
 from swiftcore.data.sources.folders import files_in_folder, files_of_pattern, nearest
 from swiftcore.data.sources.plugins import fetch_by_plugin, tracked
 from swiftcore.data.sources.registered import Registry
@@ -165,7 +165,7 @@ def _on_hub(
     from swiftcore.data.sources.hub import fetch_hub, files_for_role, hub_provenance
 
     hub = spec.hub or "hf"
-    if spec.hub is None and is_offline():
+    if spec.hub is None and hubs_are_offline():
         raise _not_here(spec)
     files: list[Fetched] = []
     for subset in spec.subsets or [None]:

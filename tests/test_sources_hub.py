@@ -276,6 +276,21 @@ def test_offline_fails_at_once_and_names_the_nearest(hub, monkeypatch):
     assert hub.asked == []
 
 
+def test_a_split_of_another_name_is_found_or_can_be_named(hub):
+    card = "---\nconfigs:\n- data_files:\n"
+    for split in ("train_sft", "test_sft", "test_gen"):
+        card += f"  - split: {split}\n    path: {split}.jsonl\n"
+        hub.datasets["org/set"][f"{split}.jsonl"] = _row(split)
+    hub.datasets["org/set"]["README.md"] = (card + "---\n").encode()
+    (train,) = source_files(DataSection(dataset=["hf::org/set"]))
+    assert train.name == "hf::org/set/train_sft.jsonl"
+    with pytest.raises(DataError, match="no split for test rows") as caught:
+        source_files(DataSection(dataset=["hf::org/set"], test_dataset=["hf::org/set"]))
+    assert "test_sft" in (caught.value.found or "")
+    section = DataSection(dataset=["hf::org/set"], test_dataset=["hf::org/set:test_gen"])
+    assert source_files(section)[1].name == "hf::org/set/test_gen.jsonl"
+
+
 @pytest.mark.parametrize("name", ["hf", "ms"])
 def test_an_unknown_dataset_or_subset_is_bad_data(hub, name):
     with pytest.raises(DataError, match="no such dataset"):

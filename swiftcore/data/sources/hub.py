@@ -20,7 +20,7 @@ from swiftcore.atomic import write_text_synced
 from swiftcore.data.sources.cache import ContentCache, hubs_are_offline, place_key
 from swiftcore.data.sources.download import Away, require_room
 from swiftcore.data.sources.hub_clients import CLIENTS, Hub, HubClient, HubFile, Listing
-from swiftcore.data.sources.hub_layout import choose_files
+from swiftcore.data.sources.hub_layout import choose_files, split_of
 from swiftcore.errors import DataError, EnvironmentMissing, TransientError, UsageError
 from swiftcore.progress import Progress, Silent
 
@@ -102,6 +102,9 @@ def files_for_role(
     for name in sorted(places):
         splits.setdefault(name.split("-")[0], []).append(name)
     chosen = [split for split in _ROLES[role] if split in splits][:1]
+    # Names such as train_sft, as long as there is only one of the kind.
+    kinds = [split for split in splits if split_of(split) == _ROLES[role][0]]
+    chosen = chosen or (kinds if len(kinds) == 1 else [])
     if wanted:
         chosen = [split for split in wanted if split in splits]
     elif not chosen and len(splits) == 1:
@@ -112,7 +115,7 @@ def files_for_role(
             where=where,
             found=", ".join(splits),
             expected=" and ".join(wanted) or " or ".join(_ROLES[role]),
-            do=f"give files of {folder} one by one",
+            do=f"name a split behind the dataset, for example :{next(iter(splits))}",
         )
     return [(folder / name, places[name]) for split in chosen for name in splits[split]]
 

@@ -95,14 +95,21 @@ def _configured(
     data: list[str], configs: list[dict[str, object]], subset: str | None, where: str
 ) -> dict[str, list[str]]:
     named = {str(config.get("config_name", "default")): config for config in configs}
-    if subset is not None:
-        config = named.get(subset)
-    else:
-        marked = [config for config in configs if config.get("default") is True]
-        config = next(iter(marked), named.get("default"))
-        config = config or (configs[0] if len(named) == 1 else None)
-    if config is None:
-        raise _no_subset(subset, sorted(named), where)
+    marked = [config for config in configs if config.get("default") is True]
+    default = next(iter(marked), named.get("default"))
+    default = default or (configs[0] if len(named) == 1 else None)
+    if subset is None and default is not None:
+        return _config_files(data, default, where)
+    if subset in named:
+        return _config_files(data, named[subset], where)
+    # No subset has this name, but perhaps a split of the default one.
+    splits = _config_files(data, default, where) if default is not None else {}
+    if subset in splits:
+        return {subset: splits[subset]}
+    raise _no_subset(subset, sorted({*named, *splits}), where)
+
+
+def _config_files(data: list[str], config: dict[str, object], where: str) -> dict[str, list[str]]:
     folder = str(config.get("data_dir") or "").strip("/")
     inside = [path for path in data if path.startswith(f"{folder}/")] if folder else data
     if "data_files" not in config:

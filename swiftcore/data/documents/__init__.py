@@ -15,6 +15,9 @@ from swiftcore.data.documents.outcomes import (
 from swiftcore.data.documents.result import IngestionResult
 from swiftcore.data.documents.schemas import DatasetFormat
 
+# The name SwiftLLM gives its shortcut.
+prepare_dataset = ingest_dataset
+
 __all__ = [
     "Chunk",
     "DatasetFormat",
@@ -29,6 +32,7 @@ __all__ = [
     "chunk_text",
     "document_kind",
     "ingest_dataset",
+    "prepare_dataset",
     "rebuild",
     "split_code",
 ]

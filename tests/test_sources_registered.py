@@ -118,7 +118,7 @@ def test_code_runs_only_where_the_recipe_names_it(folder):
 @pytest.mark.parametrize(
     ("info", "message"),
     [
-        ('[{"path": "rows", "colums": {}}]', "nothing reads"),
+        ('[{"path": "rows", "column": {}}]', "nothing reads"),
         ('[{"name": "x"}]', "no place"),
         ('[{"path": "rows", "columns": ["a"]}]', "no object of names"),
         ('[{"path": "rows", "subsets": "a"}]', "no list"),

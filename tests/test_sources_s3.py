@@ -12,6 +12,7 @@ import boto3
 import pytest
 
 from swiftcore.data import source_files
+from swiftcore.data.sources import s3 as s3_module
 from swiftcore.data.sources.s3 import fetch_s3
 from swiftcore.errors import DataError, EnvironmentMissing, TransientError, UsageError
 from swiftcore.recipe.sections import DataSection
@@ -79,6 +80,38 @@ def test_an_object_that_changed_is_fetched_again(s3):
     s3.put_object(Bucket="team", Key="sets/b.jsonl", Body=b'{"text": "new"}\n')
     (found,) = fetch_s3("s3://team/sets/b.jsonl")
     assert found.path.read_bytes() == b'{"text": "new"}\n'
+
+
+def test_an_object_that_breaks_off_goes_on_where_it_stopped(s3, monkeypatch):
+    from botocore.exceptions import ReadTimeoutError
+
+    class Broken:
+        def __init__(self, stream) -> None:
+            self._stream, self._left = stream, 5000
+
+        def read(self, size: int) -> bytes:
+            if not self._left:
+                raise ReadTimeoutError(endpoint_url="http://127.0.0.1")
+            self._left = 0
+            return self._stream.read(5000)
+
+        def close(self) -> None:
+            self._stream.close()
+
+    starts: list[int] = []
+    opened = s3_module._Bucket.open
+
+    def flaky(self, key, start, head, etag):
+        starts.append(start)
+        answer = opened(self, key, start, head, etag)
+        if len(starts) == 1:
+            answer.body._stream = Broken(answer.body._stream)
+        return answer
+
+    monkeypatch.setattr(s3_module._Bucket, "open", flaky)
+    (found,) = fetch_s3("s3://team/sets/b.jsonl")
+    assert found.path.read_bytes() == ROWS
+    assert starts == [0, 5000]
 
 
 def test_a_prefix_stands_for_its_data_files_in_order(s3):

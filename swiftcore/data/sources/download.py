@@ -95,28 +95,9 @@ def download(
     """
     part = cache.part(key)
     part.parent.mkdir(parents=True, exist_ok=True)
-    tries = 0
-    while True:
-        before = part.stat().st_size if part.exists() else 0
-        try:
-            digests = _one_try(ask, part, source, progress or Silent())
-            break
-        except (Away, OSError, http.client.HTTPException) as err:
-            if isinstance(err, OSError) and not isinstance(err, (ConnectionError, TimeoutError)):
-                raise _disk_problem(err, part) from err
-            after = part.stat().st_size if part.exists() else 0
-            tries = 0 if after - before >= _PROGRESS_BYTES else tries + 1
-            if tries > len(_WAITS_SECONDS):
-                raise TransientError(
-                    "the source did not answer, or broke off",
-                    where=source,
-                    found=str(err) or type(err).__name__,
-                    do="run the same command again later; it goes on where it stopped",
-                ) from err
-            time.sleep(_WAITS_SECONDS[max(tries - 1, 0)])
+    stated = _until_whole(ask, part, source, progress or Silent())
     found = _file_digests(part)
-    expected = digests | ({"sha256": sha256} if sha256 else {})
-    for algorithm, digest in expected.items():
+    for algorithm, digest in (stated | ({"sha256": sha256} if sha256 else {})).items():
         if found[algorithm] != digest:
             _forget(part)
             raise DataError(
@@ -128,6 +109,31 @@ def download(
             )
     _state_of(part).unlink(missing_ok=True)
     return part, found["sha256"]
+
+
+def _until_whole(ask: Ask, part: Path, source: str, progress: Progress) -> dict[str, str]:
+    """Try until the file is here, and return the digests that the server states."""
+    tries = 0
+    while True:
+        before = _size_bytes(part)
+        try:
+            return _one_try(ask, part, source, progress)
+        except OSError as err:
+            raise _disk_problem(err, part) from err
+        except Away as err:
+            tries = 0 if _size_bytes(part) - before >= _PROGRESS_BYTES else tries + 1
+            if tries > len(_WAITS_SECONDS):
+                raise TransientError(
+                    "the source did not answer, or broke off",
+                    where=source,
+                    found=err,
+                    do="run the same command again later; it goes on where it stopped",
+                ) from err
+            time.sleep(_WAITS_SECONDS[max(tries - 1, 0)])
+
+
+def _size_bytes(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
 
 
 def _one_try(ask: Ask, part: Path, source: str, progress: Progress) -> dict[str, str]:
@@ -154,7 +160,7 @@ def _one_try(ask: Ask, part: Path, source: str, progress: Progress) -> dict[str,
 
 def _copy(answer: Answer, out: IO[bytes], limit: int, source: str, progress: Progress) -> int:
     size, started = answer.start, time.monotonic()
-    while block := answer.body.read(_BLOCK_BYTES):
+    while block := _read(answer.body):
         size += len(block)
         if size > limit:
             raise _too_large(source, size, limit)
@@ -164,6 +170,13 @@ def _copy(answer: Answer, out: IO[bytes], limit: int, source: str, progress: Pro
         if seconds > _SLOW_SECONDS and (size - answer.start) / seconds < _MIN_BYTES_PER_SECOND:
             raise Away(f"less than {_MIN_BYTES_PER_SECOND} bytes a second came")
     return size
+
+
+def _read(body: Readable) -> bytes:
+    try:
+        return body.read(_BLOCK_BYTES)
+    except (OSError, http.client.HTTPException) as err:
+        raise Away(str(err) or type(err).__name__) from err
 
 
 def _resume_point(part: Path) -> tuple[int, str]:

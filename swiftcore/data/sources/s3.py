@@ -141,6 +141,24 @@ def _digests(head: dict[str, Any]) -> dict[str, str]:
     return digests
 
 
+class _Body:
+    """The bytes of an object; what botocore raises while they come may pass."""
+
+    def __init__(self, stream: Any, failures: tuple[type[Exception], ...]) -> None:
+        self._stream, self._failures = stream, failures
+
+    def read(self, size: int) -> bytes:
+        """Return up to so many bytes."""
+        try:
+            return self._stream.read(size)
+        except self._failures as err:
+            raise Away(str(err)) from err
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self._stream.close()
+
+
 class _Bucket:
     """One bucket.
 
@@ -214,7 +232,8 @@ class _Bucket:
             options["VersionId"] = head["VersionId"]
         with self._reported():
             answer = self._client.get_object(Bucket=self.name, Key=key, **options)
-        return Answer(answer["Body"], start, head["ContentLength"], etag, _digests(head))
+        body = _Body(answer["Body"], self._failures)
+        return Answer(body, start, head["ContentLength"], etag, _digests(head))
 
     @contextlib.contextmanager
     def _reported(self) -> Iterator[None]:

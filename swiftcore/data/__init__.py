@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from swiftcore.data.dataset import SplitRows, has_split, load_rows, row_origins
-    from swiftcore.data.ingest import build_dataset
+    from swiftcore.data.ingest import build_dataset, section_files
     from swiftcore.data.pool import Pool
     from swiftcore.data.quarantine import QuarantinedRow, RejectedRow
     from swiftcore.data.readers.files import SourceRow, read_rows
@@ -35,6 +35,7 @@ _ORIGIN = {
     "read_rows": "readers.files",
     "row_origins": "dataset",
     "sample_indices": "sampling",
+    "section_files": "ingest",
     "source_files": "sources.local",
 }
 
@@ -57,6 +58,7 @@ __all__ = [
     "read_rows",
     "row_origins",
     "sample_indices",
+    "section_files",
     "source_files",
 ]
 

@@ -28,6 +28,7 @@ from swiftcore.data.readers.chunks import file_chunks
 from swiftcore.data.report import FATES, IngestReport, SourceCounts
 from swiftcore.data.shards import Shard, ShardedRows, ShardTask, prepare_chunk
 from swiftcore.data.sources.local import SourceFile, source_files
+from swiftcore.data.sources.registered import load_registered
 from swiftcore.data.splits import Selection, Source, content_numbers
 from swiftcore.errors import DataError, UsageError
 from swiftcore.progress import Progress, Silent
@@ -44,6 +45,7 @@ def build_dataset(
     section: DataSection,
     out_dir: Path,
     *,
+    files: Sequence[SourceFile] | None = None,
     work_dir: Path | None = None,
     pool: Pool | None = None,
     progress: Progress | None = None,
@@ -56,6 +58,7 @@ def build_dataset(
     Args:
         section: the recipe's data section.
         out_dir: folder for the dataset.
+        files: the sources; default: what the section's entries stand for now.
         work_dir: folder for the shards, about as large as the sources; removed afterwards.
             Default: one inside `out_dir`.
         pool: who prepares the chunks; default: this process.
@@ -69,28 +72,48 @@ def build_dataset(
     """
     _check_section(section)
     check_cleaning(section)
+    files = section_files(section, progress=progress) if files is None else files
     out_dir.mkdir(parents=True, exist_ok=True)
     work_dir = work_dir or out_dir / ".shards"
     shutil.rmtree(work_dir, ignore_errors=True)
     work_dir.mkdir(parents=True)
     try:
-        return _Ingest(section, out_dir, work_dir, pool or Pool(), progress or Silent()).run()
+        ingest = _Ingest(section, files, out_dir, work_dir, pool or Pool(), progress or Silent())
+        return ingest.run()
     finally:
         shutil.rmtree(work_dir, ignore_errors=True)
+
+
+def section_files(
+    section: DataSection, *, trace: bool = True, progress: Progress | None = None
+) -> list[SourceFile]:
+    """Return the files that a section's entries stand for, registered names included.
+
+    Raises:
+        SwiftError: as `source_files` and `load_registered`.
+    """
+    registry = load_registered(section.custom_dataset_info, section.custom_register_path)
+    return source_files(section, registry=registry, trace=trace, progress=progress)
 
 
 class _Ingest:
     """One ingest under way."""
 
     def __init__(
-        self, section: DataSection, out_dir: Path, work_dir: Path, pool: Pool, progress: Progress
+        self,
+        section: DataSection,
+        files: Sequence[SourceFile],
+        out_dir: Path,
+        work_dir: Path,
+        pool: Pool,
+        progress: Progress,
     ) -> None:
         self._section = section
         self._out_dir = out_dir
         self._work_dir = work_dir
         self._pool = pool
         self._progress = progress
-        self._files = source_files(section, progress=progress)
+        self._files = files
         self._sources, self._source_of = _sources(self._files)
         self._news = RowNews()
         self._bytes_done = 0
@@ -149,7 +172,9 @@ class _Ingest:
             for chunk in file_chunks(file.path, file.name, CHUNK_BYTES)
         ]
         return [
-            ShardTask(chunk, source, self._work_dir, number, preparation)
+            ShardTask(
+                chunk, source, self._work_dir, number, preparation, self._files[source].options
+            )
             for number, (source, chunk) in enumerate(chunks)
         ]
 
@@ -248,7 +273,7 @@ class _Ingest:
             if counts.quarantined == counts.rows:
                 problem = f"all {counts.rows:,} rows are bad"
                 raise _too_many_bad(counts.entry, problem, self._quarantine)
-        max_share = self._section.max_quarantine_share
+        max_share = self._section.max_quarantine_ratio
         for role, rows in total.items():
             if bad[role] > max_share * rows:
                 problem = f"{bad[role]:,} of {rows:,} {role} rows are bad ({bad[role] / rows:.1%})"
@@ -354,7 +379,7 @@ def _bad_row(reason: str, place: str) -> DataError:
 def _too_many_bad(
     where: str, problem: str, quarantine: QuarantineFile, max_share: float | None = None
 ) -> DataError:
-    allowed = "" if max_share is None else ", or raise data.max_quarantine_share"
+    allowed = "" if max_share is None else ", or raise data.max_quarantine_ratio"
     return DataError(
         problem,
         where=where,

@@ -17,6 +17,7 @@ from swiftcore.data.quarantine import QUARANTINED, RejectedRow
 from swiftcore.data.readers.files import SourceRow
 from swiftcore.data.rows.formats import RowNormalizer
 from swiftcore.data.rows.identity import SelfCognition
+from swiftcore.data.sources.row_options import RowOptions
 from swiftcore.recipe.sections import CleaningSection, DataSection
 
 FILTERED, PRIVATE, CONTAMINATED = "filtered", "private", "contaminated"
@@ -130,8 +131,13 @@ class RowPreparer:
         self._drops_contaminated = cleaning.contamination == "drop"
         self._signs = preparation.signatures
 
-    def prepare(self, raw: SourceRow, source: int) -> EncodedRow:
+    def prepare(self, raw: SourceRow, source: int, options: RowOptions) -> EncodedRow:
         """Return the row as it will be stored.
+
+        Args:
+            raw: as it was read.
+            source: position of its file among the source files.
+            options: what the file's registration does to its rows.
 
         Raises:
             DroppedRow: it goes no further.
@@ -139,7 +145,8 @@ class RowPreparer:
         try:
             if raw.problem is not None:
                 raise RejectedRow(raw.problem)
-            given = self._identity.fill(raw.row) if self._fills_identity else raw.row
+            given = options.apply(raw.row) if options else raw.row
+            given = self._identity.fill(given) if self._fills_identity else given
             row = self._normalizer.standard_row(given)
             for each in self._filters:
                 reason = each.reason(row)

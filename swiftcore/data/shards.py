@@ -29,6 +29,7 @@ from swiftcore.data.preparation import DroppedRow, Preparation, RowNews, RowPrep
 from swiftcore.data.quarantine import QUARANTINED, quarantine_line
 from swiftcore.data.readers.chunks import FileChunk, read_chunk
 from swiftcore.data.readers.files import SourceRow
+from swiftcore.data.sources.row_options import RowOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +50,7 @@ class ShardTask:
         folder: existing folder for the shards.
         number: of the task; its shards are named after it.
         preparation: what to do with each row.
+        options: what the file's registration does to its rows first.
     """
 
     chunk: FileChunk
@@ -56,6 +58,7 @@ class ShardTask:
     folder: Path
     number: int
     preparation: Preparation
+    options: RowOptions = field(default_factory=RowOptions)
 
 
 @dataclass
@@ -135,7 +138,7 @@ class _Preparing:
                 self._on_rows(rows_read)
             self._shard.num_rows += 1
             try:
-                encoded = self._preparer.prepare(raw, self._task.source)
+                encoded = self._preparer.prepare(raw, self._task.source, self._task.options)
             except DroppedRow as dropped:
                 self._set_aside(raw, dropped)
                 if self._task.preparation.section.strict and dropped.fate == QUARANTINED:

@@ -122,6 +122,12 @@ class DataSection(Section):
     dataset: list[str] = Field(
         default_factory=list, description="training sources, each path[:subset][#count]"
     )
+    custom_dataset_info: list[str] = Field(
+        default_factory=list, description="JSON files that give datasets names"
+    )
+    custom_register_path: list[str] = Field(
+        default_factory=list, description="Python files, run to register datasets"
+    )
     cached_dataset: list[str] = Field(
         default_factory=list,
         max_length=1,
@@ -161,7 +167,7 @@ class DataSection(Section):
         default=False, description="stop at the first bad row instead of quarantining it"
     )
     remove_unused_columns: bool = Field(default=True, description="keep only the standard columns")
-    max_quarantine_share: float = Field(
+    max_quarantine_ratio: float = Field(
         default=0.05, ge=0, le=1, description="fail when more than this share of rows is bad"
     )
     deduplicate: bool = Field(default=True, description="keep one of rows that are exactly equal")

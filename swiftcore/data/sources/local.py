@@ -45,7 +45,11 @@ class SourceFile:
 
 
 def source_files(
-    section: DataSection, *, registry: Registry | None = None, progress: Progress | None = None
+    section: DataSection,
+    *,
+    registry: Registry | None = None,
+    trace: bool = True,
+    progress: Progress | None = None,
 ) -> list[SourceFile]:
     """List every file an ingest reads, in reading order: the content its identity depends on.
 
@@ -54,6 +58,7 @@ def source_files(
     Args:
         section: the recipe's data section.
         registry: datasets that entries may name, from `load_registered`.
+        trace: ask DVC for the origin of files it tracks, which reads them whole.
         progress: told what is fetched.
 
     Raises:
@@ -72,10 +77,12 @@ def source_files(
         for spec in map(parse_dataset_spec, entries):
             known = registry.resolve(spec) if registry is not None else []
             if not known:
-                for found in spec_files(spec, role, progress=progress):
+                for found in spec_files(spec, role, trace=trace, progress=progress):
                     files.append(SourceFile(role, spec, found.path, found.name, found.provenance))
             for place, dataset in known:
-                for found in spec_files(place, role, splits=dataset.split, progress=progress):
+                for found in spec_files(
+                    place, role, splits=dataset.split, trace=trace, progress=progress
+                ):
                     origin = found.provenance | dataset.origin
                     options = dataset.options
                     file = SourceFile(role, spec, found.path, found.name, origin, options)
@@ -88,6 +95,7 @@ def spec_files(
     role: Role = "train",
     *,
     splits: Sequence[str] = (),
+    trace: bool = True,
     progress: Progress | None = None,
 ) -> list[Fetched]:
     """Return the files one entry stands for, fetched if they are not on this machine.
@@ -96,6 +104,7 @@ def spec_files(
         spec: the entry.
         role: what its rows are for; picks the split of a dataset that has several.
         splits: splits of a hub dataset to take instead.
+        trace: ask DVC for the origin of files it tracks.
         progress: told what is fetched.
 
     Raises:
@@ -112,32 +121,34 @@ def spec_files(
     if spec.scheme is not None:
         return _at_address(spec, role, progress)
     if spec.is_local:
-        return list(_local_files(spec, role))
+        return list(_local_files(spec, role, trace))
     if spec.is_pattern:
         _require_no_subsets(spec, "a pattern")
-        return list(map(_with_origin, files_of_pattern(spec, role)[1]))
+        return [
+            _local_file(path, path.as_posix(), trace) for path in files_of_pattern(spec, role)[1]
+        ]
     pulled = tracked(Path(spec.path).expanduser())
     if pulled is not None and spec.is_local:
-        return list(_local_files(spec, role))
+        return list(_local_files(spec, role, trace))
     if _names_hub(spec):
         return _on_hub(spec, role, splits, progress)
     raise _not_here(spec)
 
 
-def _local_files(spec: DatasetSpec, role: Role) -> Iterator[Fetched]:
+def _local_files(spec: DatasetSpec, role: Role, trace: bool) -> Iterator[Fetched]:
     root = Path(spec.path).expanduser()
     if not root.is_dir():
         _require_no_subsets(spec, "a single file")
-        yield _with_origin(root, spec.path)
+        yield _local_file(root, spec.path, trace)
         return
     for path in files_in_folder(root, spec, role):
         name = f"{spec.path.rstrip('/')}/{path.relative_to(root).as_posix()}"
-        yield _with_origin(path, name)
+        yield _local_file(path, name, trace)
 
 
-def _with_origin(path: Path, name: str | None = None) -> Fetched:
-    found = tracked(path)
-    return Fetched(path, name or path.as_posix(), found[1] if found is not None else {})
+def _local_file(path: Path, name: str, trace: bool) -> Fetched:
+    found = tracked(path) if trace else None
+    return Fetched(path, name, found[1] if found is not None else {})
 
 
 def _at_address(spec: DatasetSpec, role: Role, progress: Progress | None) -> list[Fetched]:

@@ -145,6 +145,13 @@ def test_contamination_finds_exact_and_normalised_prompts_and_keeps_digits_apart
     ]
 
 
+def test_contamination_tells_long_shared_runs_of_words_and_does_not_gate_on_them():
+    story = "the harbour master wrote the names of seven boats into a heavy green book each evening"
+    test = [row(f"Why, when {story}, was he afraid?"), row("Hello")]
+    found = contamination([row(f"Once {story} and then left."), row("Hello")], test)
+    assert (found.exact, found.shared_ngram, found.overlapping) == (1, 1, 1)
+
+
 def test_contamination_of_plain_text_rows_compares_the_text():
     text = {"messages": [{"role": "assistant", "content": "Once upon a time"}]}
     assert contamination([text], [text]).exact == 1

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from swiftcore.data.cleaning.contamination import ContaminationCounts, ContaminationIndex
+
 _MAX_EXAMPLES = 5
 _EXAMPLE_CHARACTERS = 300
 
@@ -15,6 +17,8 @@ class ContaminationReport:
     """How many test prompts also occur in training.
 
     `exact` counts equal prompts, `normalized` those that are equal only after normalisation.
+    `shared_ngram` counts further test rows of which a training row holds 13 words in a row; it is
+    told and does not gate, because rows made from one form share such runs by nature.
     `examples` holds up to five of them as {"row", "match", "prompt"}, row being the test row.
     """
 
@@ -22,6 +26,7 @@ class ContaminationReport:
     num_train: int
     exact: int
     normalized: int
+    shared_ngram: int
     examples: tuple[dict[str, Any], ...]
 
     @property
@@ -42,19 +47,24 @@ def contamination(
     A prompt is what the user says in a row; system prompts and tools are shared by whole datasets
     and say nothing. Normalised means Unicode NFKC, case folded, white space runs as one space;
     digits and punctuation stay, because they may be all that tells two prompts apart. Training
-    prompts are kept as 16-byte digests, so a large training set fits in memory.
+    prompts are kept as 16-byte digests, so a large training set fits in memory. Shared n-grams are
+    searched as ingest does it (`swiftcore.data.cleaning.contamination`), in whole rows.
     """
     exact_seen: set[bytes] = set()
     normalized_seen: set[bytes] = set()
-    num_train = num_test = exact = normalized = 0
+    num_train = exact = normalized = 0
+    test = list(test_rows)
+    index = ContaminationIndex.from_rows(test, similarity=None)
+    overlaps = ContaminationCounts()
     for row in train_rows:
         num_train += 1
+        overlaps.add(index.check(row))
         prompt = prompt_text(row)
         exact_seen.add(_digest(prompt))
         normalized_seen.add(_digest(normalize(prompt)))
     examples: list[dict[str, Any]] = []
-    for index, row in enumerate(test_rows):
-        num_test += 1
+    seen: set[int] = set()
+    for place, row in enumerate(test):
         prompt = prompt_text(row)
         if not prompt:
             continue
@@ -64,10 +74,12 @@ def contamination(
             match, normalized = "normalized", normalized + 1
         else:
             continue
+        seen.add(place)
         if len(examples) < _MAX_EXAMPLES:
             shown = prompt[:_EXAMPLE_CHARACTERS]
-            examples.append({"row": index, "match": match, "prompt": shown})
-    return ContaminationReport(num_test, num_train, exact, normalized, tuple(examples))
+            examples.append({"row": place, "match": match, "prompt": shown})
+    further = len(overlaps.eval_rows.keys() - seen)
+    return ContaminationReport(len(test), num_train, exact, normalized, further, tuple(examples))
 
 
 def prompt_text(row: Mapping[str, Any]) -> str:

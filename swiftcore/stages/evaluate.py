@@ -105,5 +105,5 @@ def weights_bytes(folder: Path) -> int:
 
 
 EVALUATE = Stage(
-    "evaluate", 1, _config, _run, measured=("report*", "metrics.json", "samples/*", "plots/*")
+    "evaluate", 2, _config, _run, measured=("report*", "metrics.json", "samples/*", "plots/*")
 )

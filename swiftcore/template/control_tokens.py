@@ -14,6 +14,8 @@ from typing import Any, Protocol
 from swiftcore.errors import DataError, UsageError
 from swiftcore.template.spans import Author, Piece
 
+_MAX_TEMPLATE_TEXTS = 256
+
 
 class FastTokenizer(Protocol):
     """The part of a Hugging Face tokenizer that this module uses."""
@@ -57,6 +59,8 @@ class PieceTokenizer:
         longest_first = sorted(self._id_of, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         self.num_kept_as_text = 0
+        # Separators and suffixes: a third of all pieces, and only a handful of texts.
+        self._template_texts: dict[str, list[int]] = {}
         self._plain = _without_added_tokens(backend, at_start=True)
         self._plain_inside = _without_added_tokens(backend, at_start=False)
 
@@ -91,6 +95,10 @@ class PieceTokenizer:
             text = piece.text
             if not text:
                 continue
+            is_template = all(span.author is Author.TEMPLATE for span in piece.spans)
+            if is_template and (known := self._template_texts.get(text)) is not None:
+                results[index] = list(known)
+                continue
             matches = self._matches(text)
             allowed = [match for match in matches if self._is_allowed(match, piece)]
             if len(allowed) == len(matches):
@@ -105,7 +113,13 @@ class PieceTokenizer:
             if self._added_in(ids) != expected:
                 matches = self._matches(text)
                 results[index] = self._encode_guarded(text, matches)
+            self._remember(pieces[index], text, results[index])
         return results
+
+    def _remember(self, piece: Piece, text: str, ids: list[int]) -> None:
+        is_template = all(span.author is Author.TEMPLATE for span in piece.spans)
+        if is_template and len(self._template_texts) < _MAX_TEMPLATE_TEXTS:
+            self._template_texts[text] = list(ids)
 
     def _matches(self, text: str) -> list[_Match]:
         return [

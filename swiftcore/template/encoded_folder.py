@@ -87,7 +87,7 @@ class _ListColumn:
         return pa.ListArray.from_arrays(
             pa.array(np.frombuffer(self._offsets, dtype=np.int32)),
             pa.array(np.frombuffer(self._values, dtype=self._values.typecode)),
-            mask=pa.array(self._missing),
+            mask=pa.array(self._missing, pa.bool_()),
         )
 
 

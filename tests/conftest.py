@@ -2,12 +2,18 @@
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
 from tests.prefect_api import empty_mlflow, prefect_api  # noqa: F401  # fixtures
 from tests.roads import swift, tiny_recipes
+
+# A shell starts background jobs with Ctrl-C ignored, and children inherit that: the tests that
+# send one would wait for nothing.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test may reach a hub, and no library may report home.
 os.environ.update(

@@ -323,9 +323,10 @@ class _Ingest:
             f"Lengths, roles, tools and languages are those of all {statistics.rows:,} good rows, "
             "before duplicates and sampling."
         )
-        card = render_card(
-            report.as_dict(), statistics.as_dict(), samples, [note], self._section.licence
-        )
+        told = report.as_dict()
+        told["secrets_and_personal_data"] = told.pop("findings")
+        told["evaluated_text_in_training_rows"] = told.pop("contamination")
+        card = render_card(told, statistics.as_dict(), samples, [note], self._section.licence)
         _write_text(self._out_dir / "card.html", card)
 
 

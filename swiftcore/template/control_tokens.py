@@ -8,7 +8,7 @@ is checked: its added tokens must be exactly the allowed ones.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from swiftcore.errors import DataError, UsageError
@@ -33,6 +33,30 @@ class _Match:
     start: int
     end: int
     token: int
+
+
+@dataclass(slots=True)
+class TokenRequest:
+    """Pieces on their way through the tokenizer.
+
+    Args:
+        pieces: what was asked for.
+        results: ids of each piece, as far as they are known.
+        places: which pieces the texts are of.
+        texts: what the tokenizer has to encode.
+        expected: the added tokens that each text has to have.
+        num_kept_as_text: control tokens in the pieces that stay ordinary characters.
+    """
+
+    pieces: list[Piece]
+    results: list[list[int]] = field(init=False)
+    places: list[int] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    expected: list[list[int]] = field(default_factory=list)
+    num_kept_as_text: int = 0
+
+    def __post_init__(self) -> None:
+        self.results = [[] for _ in self.pieces]
 
 
 class PieceTokenizer:
@@ -85,36 +109,65 @@ class PieceTokenizer:
         return str(text)
 
     def encode(self, pieces: list[Piece]) -> list[list[int]]:
-        """Encode each piece on its own, without tokens the tokenizer would put around a text."""
-        results: list[list[int]] = [[] for _ in pieces]
-        ready: list[tuple[int, str, list[int]]] = []
+        """Encode each piece on its own, without tokens the tokenizer would put around a text.
+
+        Raises:
+            DataError: a text can't be encoded.
+        """
+        request = self.request(pieces)
+        return self.complete(request, self.tokenize(request.texts))
+
+    def request(self, pieces: list[Piece]) -> "TokenRequest":
+        """Answer what needs no tokenizer, and gather the texts that do.
+
+        Raises:
+            DataError: a control token's text can't be written as ordinary characters.
+        """
+        request = TokenRequest(pieces)
         for index, piece in enumerate(pieces):
             if piece.ids:
-                results[index] = list(piece.ids)
+                request.results[index] = list(piece.ids)
                 continue
             text = piece.text
             if not text:
                 continue
             is_template = all(span.author is Author.TEMPLATE for span in piece.spans)
             if is_template and (known := self._template_texts.get(text)) is not None:
-                results[index] = list(known)
+                request.results[index] = list(known)
                 continue
             matches = self._matches(text)
             allowed = [match for match in matches if self._is_allowed(match, piece)]
             if len(allowed) == len(matches):
-                ready.append((index, text, [match.token for match in allowed]))
+                request.places.append(index)
+                request.texts.append(text)
+                request.expected.append([match.token for match in allowed])
             else:
-                self.num_kept_as_text += len(matches) - len(allowed)
-                results[index] = self._encode_guarded(text, allowed)
-        for (index, text, expected), ids in zip(
-            ready, self._encode_batch([text for _, text, _ in ready]), strict=True
-        ):
-            results[index] = ids
+                request.num_kept_as_text += len(matches) - len(allowed)
+                request.results[index] = self._encode_guarded(text, allowed)
+        return request
+
+    def tokenize(self, texts: list[str]) -> list[list[int]]:
+        """Return the ids of each text; touches no state, so another thread may do it.
+
+        Raises:
+            DataError: a text is no valid Unicode.
+        """
+        return self._encode_batch(texts)
+
+    def complete(self, request: "TokenRequest", encoded: list[list[int]]) -> list[list[int]]:
+        """Return the ids of each piece of a request, checked.
+
+        Raises:
+            DataError: a control token's text can't be written as ordinary characters.
+        """
+        asked = zip(request.places, request.texts, request.expected, encoded, strict=True)
+        for index, text, expected, ids in asked:
             if self._added_in(ids) != expected:
-                matches = self._matches(text)
-                results[index] = self._encode_guarded(text, matches)
-            self._remember(pieces[index], text, results[index])
-        return results
+                ids = self._encode_guarded(text, self._matches(text))
+            request.results[index] = ids
+            self._remember(request.pieces[index], text, ids)
+        self.num_kept_as_text += request.num_kept_as_text
+        return request.results
 
     def _remember(self, piece: Piece, text: str, ids: list[int]) -> None:
         is_template = all(span.author is Author.TEMPLATE for span in piece.spans)

@@ -14,6 +14,7 @@ from swiftcore.errors import DataError, RowTooLong, SwiftError
 from swiftcore.progress import Progress, Silent
 from swiftcore.recipe.sections import TemplateSection
 from swiftcore.template.card import write_card
+from swiftcore.template.control_tokens import TokenRequest
 from swiftcore.template.encoded_folder import EncodedWriter, load_encoded
 from swiftcore.template.encoding import Encoded
 from swiftcore.template.factory import get_template
@@ -29,6 +30,7 @@ _PERCENTILES = (0, 25, 50, 75, 90, 99, 100)
 _NO_LABEL = "no token counts in the loss"
 
 Row = dict[str, Any]
+_RowIds = list[list[int]] | SwiftError
 
 
 @dataclass(slots=True)
@@ -185,12 +187,12 @@ class _Batch:
     Args:
         start: index of the first row.
         plans: pieces of each row, or why it has none.
-        ids: token ids of each row's pieces, or why they can't be had.
+        request: what the tokenizer was asked; None when the rows have to be asked for one by one.
     """
 
     start: int
     plans: list[list[Piece] | SwiftError]
-    ids: list[list[list[int]] | SwiftError] = field(default_factory=list)
+    request: TokenRequest | None = None
 
 
 class _SplitEncoder:
@@ -214,8 +216,8 @@ class _SplitEncoder:
         lengths = array("q")
         found_before = self._template.pieces.num_kept_as_text
         with EncodedWriter(path) as writer:
-            for batch in self._tokenized_batches():
-                for index, outcome in self._outcomes(batch):
+            for batch, row_ids in self._tokenized_batches():
+                for index, outcome in self._outcomes(batch, row_ids):
                     if isinstance(outcome, Encoded):
                         writer.add(outcome, index)
                         lengths.append(len(outcome.input_ids))
@@ -235,21 +237,25 @@ class _SplitEncoder:
         if not lengths:
             raise self._nothing_left()
 
-    def _tokenized_batches(self) -> Iterator[_Batch]:
+    def _tokenized_batches(self) -> Iterator[tuple[_Batch, list[_RowIds]]]:
+        """Yield each batch with the ids of its rows' pieces, or why they can't be had."""
+        tokenize = self._template.pieces.tokenize
         with ThreadPoolExecutor(1, thread_name_prefix="tokenizer") as tokenizer:
-            under_way: Future[_Batch] | None = None
+            under_way: tuple[_Batch, Future[list[list[int]]]] | None = None
             for batch in self._planned_batches():
-                following = tokenizer.submit(self._tokenize, batch)
+                texts = batch.request.texts if batch.request is not None else []
+                following = tokenizer.submit(tokenize, texts)
                 if under_way is not None:
-                    yield under_way.result()
-                under_way = following
+                    yield under_way[0], self._completed(*under_way)
+                under_way = batch, following
             if under_way is not None:
-                yield under_way.result()
+                yield under_way[0], self._completed(*under_way)
 
     def _planned_batches(self) -> Iterator[_Batch]:
         start = 0
         for rows in self._rows.batches(_BATCH_ROWS):
-            yield _Batch(start, [self._plan(row) for row in rows])
+            plans = [self._plan(row) for row in rows]
+            yield _Batch(start, plans, self._request(plans))
             start += len(rows)
 
     def _plan(self, row: Row) -> list[Piece] | SwiftError:
@@ -258,24 +264,27 @@ class _SplitEncoder:
         except DataError as err:
             return err
 
-    def _tokenize(self, batch: _Batch) -> _Batch:
-        tokenizer = self._template.pieces
-        found_before = tokenizer.num_kept_as_text
-        pieces = [piece for plan in batch.plans if isinstance(plan, list) for piece in plan]
+    def _request(self, plans: list[list[Piece] | SwiftError]) -> TokenRequest | None:
+        pieces = [piece for plan in plans if isinstance(plan, list) for piece in plan]
         try:
-            encoded = iter(tokenizer.encode(pieces))
+            return self._template.pieces.request(pieces)
         except DataError:
-            # One row holds text that can't be encoded; find it row by row.
-            tokenizer.num_kept_as_text = found_before
-            batch.ids = [self._tokenize_row(plan) for plan in batch.plans]
-        else:
-            batch.ids = [
-                plan if isinstance(plan, SwiftError) else [next(encoded) for _ in plan]
-                for plan in batch.plans
-            ]
-        return batch
+            return None
 
-    def _tokenize_row(self, plan: list[Piece] | SwiftError) -> list[list[int]] | SwiftError:
+    def _completed(self, batch: _Batch, encoded: Future[list[list[int]]]) -> list[_RowIds]:
+        try:
+            if batch.request is not None:
+                found = self._template.pieces.complete(batch.request, encoded.result())
+                ids = iter(found)
+                return [
+                    plan if isinstance(plan, SwiftError) else [next(ids) for _ in plan]
+                    for plan in batch.plans
+                ]
+        except DataError:
+            pass  # one row holds text that can't be encoded; it is found row by row
+        return [self._tokenized_row(plan) for plan in batch.plans]
+
+    def _tokenized_row(self, plan: list[Piece] | SwiftError) -> _RowIds:
         if isinstance(plan, SwiftError):
             return plan
         try:
@@ -283,8 +292,10 @@ class _SplitEncoder:
         except DataError as err:
             return err
 
-    def _outcomes(self, batch: _Batch) -> Iterator[tuple[int, Encoded | dict[str, Any]]]:
-        for index, (plan, ids) in enumerate(zip(batch.plans, batch.ids, strict=True), batch.start):
+    def _outcomes(
+        self, batch: _Batch, row_ids: list[_RowIds]
+    ) -> Iterator[tuple[int, Encoded | dict[str, Any]]]:
+        for index, (plan, ids) in enumerate(zip(batch.plans, row_ids, strict=True), batch.start):
             if isinstance(ids, SwiftError):
                 yield index, _drop(ids)
                 continue

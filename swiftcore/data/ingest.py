@@ -200,9 +200,11 @@ class _Ingest:
             self._progress.update(self._bytes_done, total + 1, f"{rows:,} rows read")
 
     def _prepared(self, tasks: Sequence[ShardTask]) -> Iterator[list[Shard]]:
-        if len(tasks) > 1 or self._pool.ray_address is not None:
+        size = sum(task.chunk.num_bytes for task in tasks)
+        if (len(tasks) > 1 and size > CHUNK_BYTES) or self._pool.ray_address is not None:
             return self._pool.map(prepare_chunk, tasks)
-        # A single chunk (a large .gz, say) is worked on here, where it can tell how far it is.
+        # Little is done before other processes have started, and a single chunk (a large .gz, say)
+        # can tell here how far it is.
         return (prepare_chunk(task, self._tell_rows) for task in tasks)
 
     def _contamination_index(

@@ -147,6 +147,22 @@ def test_progress_is_an_artifact_in_prefect(small):
     assert [bar.data for bar in mine] == [100.0]
 
 
+def test_data_card_is_an_artifact_in_prefect(small):
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+    def works(stage_run):
+        (stage_run.area.out / "card.md").write_text("# Dataset\n")
+        return Produced()
+
+    small.bodies["ingest"] = works
+    run(small)
+    with get_client(sync_client=True) as client:
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["data-card-small"]))
+        cards = client.read_artifacts(artifact_filter=wanted)
+    assert "# Dataset" in [card.data.strip() for card in cards]
+
+
 def test_cancelling_in_prefect_stops_a_step_without_a_worker(small, monkeypatch):
     from prefect.client.orchestration import get_client
     from prefect.exceptions import Abort

@@ -4,7 +4,7 @@ First half, chunk by chunk and in as many processes as there are: read, normalis
 has no standard form, keep the rest in shards on disk. Second half, on the rows' digests alone: drop
 exact copies within a role; choose the evaluated rows (test, then val); drop training rows equal to
 one of them, so evaluation stays uncontaminated; sample and split each training source; join, mix
-and shuffle. Then the splits are gathered from the shards. Memory holds a few shards and some 50
+and shuffle. Then the splits are gathered from the shards. Memory holds a few shards and some 150
 bytes a row, however long the rows are.
 """
 

@@ -210,6 +210,10 @@ class TemplateSection(Section):
     use_chat_template: bool = Field(
         default=True, description="false: rows are plain text (method pt sets this)"
     )
+    allow_control_tokens: bool = Field(
+        default=False,
+        description="unsafe: parse control tokens in user, system and tool text, as ms-swift does",
+    )
 
 
 class TunerSection(Section):

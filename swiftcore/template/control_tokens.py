@@ -5,6 +5,8 @@ text those flagged special are not; in all other text none is. The tokenizer its
 everywhere, so a piece that holds one where it may not be parsed is cut at the allowed tokens, and
 the rest is encoded by a tokenizer that shares the vocabulary but knows no added token. Every result
 is checked: its added tokens must be exactly the allowed ones.
+
+`parse_data=True` gives all that up: every text is what the tokenizer makes of it, as in ms-swift.
 """
 
 import re
@@ -46,6 +48,7 @@ class TokenRequest:
         texts: what the tokenizer has to encode.
         expected: the added tokens that each text has to have.
         num_kept_as_text: control tokens in the pieces that stay ordinary characters.
+        num_parsed_in_data: those that should, but are parsed because the caller wants it.
     """
 
     pieces: list[Piece]
@@ -54,6 +57,7 @@ class TokenRequest:
     texts: list[str] = field(default_factory=list)
     expected: list[list[int]] = field(default_factory=list)
     num_kept_as_text: int = 0
+    num_parsed_in_data: int = 0
 
     def __post_init__(self) -> None:
         self.results = [[] for _ in self.pieces]
@@ -62,11 +66,15 @@ class TokenRequest:
 class PieceTokenizer:
     """Encode pieces of text with one Hugging Face tokenizer.
 
+    Args:
+        tokenizer: the tokenizer.
+        parse_data: control tokens in anybody's text become control tokens.
+
     Raises:
         UsageError: the tokenizer has no tokenizer.json behind it.
     """
 
-    def __init__(self, tokenizer: FastTokenizer) -> None:
+    def __init__(self, tokenizer: FastTokenizer, *, parse_data: bool = False) -> None:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise UsageError(
@@ -77,12 +85,13 @@ class PieceTokenizer:
                 do="load it with AutoTokenizer and save it again, which writes tokenizer.json",
             )
         self._tokenizer = tokenizer
+        self.parse_data = parse_data
         added = tokenizer.added_tokens_decoder
         self._added = {token: entry for token, entry in added.items() if entry.content}
         self._id_of = {entry.content: token for token, entry in self._added.items()}
         longest_first = sorted(self._id_of, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-        self.num_kept_as_text = 0
+        self.num_kept_as_text = self.num_parsed_in_data = 0
         # Separators and suffixes: a third of all pieces, and only a handful of texts.
         self._template_texts: dict[str, list[int]] = {}
         self._plain = _without_added_tokens(backend, at_start=True)
@@ -137,6 +146,9 @@ class PieceTokenizer:
                 continue
             matches = self._matches(text)
             allowed = [match for match in matches if self._is_allowed(match, piece)]
+            if self.parse_data:
+                request.num_parsed_in_data += len(matches) - len(allowed)
+                allowed = matches
             if len(allowed) == len(matches):
                 request.places.append(index)
                 request.texts.append(text)
@@ -162,11 +174,12 @@ class PieceTokenizer:
         """
         asked = zip(request.places, request.texts, request.expected, encoded, strict=True)
         for index, text, expected, ids in asked:
-            if self._added_in(ids) != expected:
+            if not self.parse_data and self._added_in(ids) != expected:
                 ids = self._encode_guarded(text, self._matches(text))
             request.results[index] = ids
             self._remember(request.pieces[index], text, ids)
         self.num_kept_as_text += request.num_kept_as_text
+        self.num_parsed_in_data += request.num_parsed_in_data
         return request.results
 
     def _remember(self, piece: Piece, text: str, ids: list[int]) -> None:

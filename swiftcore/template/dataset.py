@@ -44,6 +44,7 @@ class SplitReport:
     length_percentiles: dict[str, int] = field(default_factory=dict)
     drops: dict[str, int] = field(default_factory=dict)
     control_tokens_as_text: int = 0
+    control_tokens_parsed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,9 @@ class EncodeReport:
             name: {key: getattr(report, key) for key in SplitReport.__slots__}
             for name, report in self.splits.items()
         }
+        if not self.settings.get("allow_control_tokens"):
+            for fields in splits.values():
+                del fields["control_tokens_parsed"]
         return {
             "settings": self.settings,
             "splits": splits,
@@ -177,6 +181,7 @@ def resolve_template(
         truncation_strategy=section.truncation_strategy,
         default_system=section.system,
         use_chat_template=not plain,
+        allow_control_tokens=section.allow_control_tokens,
     )
 
 
@@ -214,7 +219,8 @@ class _SplitEncoder:
     def run(self, path: Path) -> Iterator[dict[str, Any]]:
         """Write the split and yield one record for each dropped row."""
         lengths = array("q")
-        found_before = self._template.pieces.num_kept_as_text
+        pieces = self._template.pieces
+        found_before, parsed_before = pieces.num_kept_as_text, pieces.num_parsed_in_data
         with EncodedWriter(path) as writer:
             for batch, row_ids in self._tokenized_batches():
                 for index, outcome in self._outcomes(batch, row_ids):
@@ -229,8 +235,8 @@ class _SplitEncoder:
                 done = batch.start + len(batch.plans)
                 self._progress.update(done, len(self._rows), f"{self._split} rows encoded")
         self.report.kept = len(lengths)
-        found = self._template.pieces.num_kept_as_text
-        self.report.control_tokens_as_text = found - found_before
+        self.report.control_tokens_as_text = pieces.num_kept_as_text - found_before
+        self.report.control_tokens_parsed = pieces.num_parsed_in_data - parsed_before
         self.report.tokens = sum(lengths)
         self.report.length_percentiles = _percentiles(lengths)
         self.report.drops = dict(sorted(self._dropped.items()))

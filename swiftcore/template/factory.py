@@ -27,6 +27,7 @@ def get_template(
     use_chat_template: bool = True,
     response_prefix: str | None = None,
     today: date | str | None = None,
+    allow_control_tokens: bool = False,
 ) -> Template:
     """Return the template called `name` for a Hugging Face tokenizer.
 
@@ -41,6 +42,8 @@ def get_template(
         use_chat_template: False: rows are plain text, ended by eos.
         response_prefix: where an answer starts in prompts; default: the family's.
         today: the date some templates print; default: SWIFTCORE_TODAY, else the clock.
+        allow_control_tokens: parse control tokens in everybody's text, as ms-swift does. Unsafe:
+            whoever writes a row or a message can then end a turn and speak as somebody else.
 
     Raises:
         UsageError: a name is unknown, or the tokenizer lacks a control token of the family.
@@ -71,6 +74,7 @@ def get_template(
         use_chat_template=use_chat_template,
         response_prefix=response_prefix,
         today=_read_today(today),
+        allow_control_tokens=allow_control_tokens,
     )
     return make(options)
 

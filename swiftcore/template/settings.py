@@ -69,6 +69,7 @@ def load_template(folder: Path, tokenizer: Any) -> Template:
         truncation_strategy=settings["truncation_strategy"],
         default_system=settings["system"],
         use_chat_template=settings["use_chat_template"],
+        allow_control_tokens=settings.get("allow_control_tokens", False),
     )
 
 

@@ -29,6 +29,7 @@ class TemplateOptions:
     use_chat_template: bool
     response_prefix: str | None
     today: date
+    allow_control_tokens: bool = False
 
 
 class Template(ABC):
@@ -42,7 +43,7 @@ class Template(ABC):
         self.tokenizer = tokenizer
         self.options = options
         self.loss_scale: LossScale = parse_loss_scale(options.loss_scale)
-        self.pieces = PieceTokenizer(tokenizer)
+        self.pieces = PieceTokenizer(tokenizer, parse_data=options.allow_control_tokens)
         self.stop_ids: list[int] = []
 
     @property
@@ -83,6 +84,8 @@ class Template(ABC):
             "loss_scale": self.loss_scale.name,
             "max_length": options.max_length,
             "truncation_strategy": options.truncation_strategy,
+            # Safe is what goes without saying, so older settings mean what they always did.
+            **({"allow_control_tokens": True} if options.allow_control_tokens else {}),
         }
 
     def encode(self, row: Mapping[str, Any], mode: Mode = "train") -> Encoded | list[Encoded]:

@@ -1,7 +1,8 @@
 """One road from raw data to a served model: the library, without Prefect, MLflow or DVC."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from swiftcore.lazy import late_names
 
 if TYPE_CHECKING:
     from swiftcore.data.documents import (
@@ -14,17 +15,6 @@ if TYPE_CHECKING:
         prepare_dataset,
     )
 
-_DOCUMENTS = "swiftcore.data.documents"
-_ORIGIN = {
-    "DatasetFormat": _DOCUMENTS,
-    "DatasetIngester": _DOCUMENTS,
-    "HuggingFaceSource": _DOCUMENTS,
-    "IngestionConfig": _DOCUMENTS,
-    "IngestionResult": _DOCUMENTS,
-    "ingest_dataset": _DOCUMENTS,
-    "prepare_dataset": _DOCUMENTS,
-}
-
 __all__ = [
     "DatasetFormat",
     "DatasetIngester",
@@ -35,8 +25,17 @@ __all__ = [
     "prepare_dataset",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _ORIGIN:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_ORIGIN[name]), name)
+__getattr__ = late_names(
+    __name__,
+    {
+        "data.documents": (
+            "DatasetFormat",
+            "DatasetIngester",
+            "HuggingFaceSource",
+            "IngestionConfig",
+            "IngestionResult",
+            "ingest_dataset",
+            "prepare_dataset",
+        ),
+    },
+)

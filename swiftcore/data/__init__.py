@@ -1,7 +1,8 @@
 """Raw sources become datasets: reading, row formats, quarantine, duplicates, sampling, splits."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from swiftcore.lazy import late_names
 
 if TYPE_CHECKING:
     from swiftcore.data.dataset import SplitRows, has_split, load_rows, row_origins
@@ -14,30 +15,6 @@ if TYPE_CHECKING:
     from swiftcore.data.sampling import sample_indices
     from swiftcore.data.sources.local import SourceFile, source_files
     from swiftcore.data.sources.spec import DatasetSpec, parse_dataset_spec
-
-# Worker processes that read documents import this package without pyarrow and pydantic.
-_ORIGIN = {
-    "DatasetSpec": "sources.spec",
-    "IngestReport": "report",
-    "Pool": "pool",
-    "QuarantinedRow": "quarantine",
-    "RejectedRow": "quarantine",
-    "RowNormalizer": "rows.formats",
-    "SourceCounts": "report",
-    "SourceFile": "sources.local",
-    "SourceRow": "readers.files",
-    "SplitRows": "dataset",
-    "build_dataset": "ingest",
-    "has_split": "dataset",
-    "load_rows": "dataset",
-    "normalize_rows": "rows.formats",
-    "parse_dataset_spec": "sources.spec",
-    "read_rows": "readers.files",
-    "row_origins": "dataset",
-    "sample_indices": "sampling",
-    "section_files": "ingest",
-    "source_files": "sources.local",
-}
 
 __all__ = [
     "DatasetSpec",
@@ -62,8 +39,19 @@ __all__ = [
     "source_files",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _ORIGIN:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_ORIGIN[name]}"), name)
+# Worker processes that read documents import this package without pyarrow and pydantic.
+__getattr__ = late_names(
+    __name__,
+    {
+        "sources.spec": ("DatasetSpec", "parse_dataset_spec"),
+        "report": ("IngestReport", "SourceCounts"),
+        "pool": ("Pool",),
+        "quarantine": ("QuarantinedRow", "RejectedRow"),
+        "rows.formats": ("RowNormalizer", "normalize_rows"),
+        "sources.local": ("SourceFile", "source_files"),
+        "readers.files": ("SourceRow", "read_rows"),
+        "dataset": ("SplitRows", "has_split", "load_rows", "row_origins"),
+        "ingest": ("build_dataset", "section_files"),
+        "sampling": ("sample_indices",),
+    },
+)

@@ -5,8 +5,9 @@ turns rows into single steps, `native` answers them with an engine and writes th
 decides from a report whether a model may be promoted.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from swiftcore.lazy import late_names
 
 if TYPE_CHECKING:
     from swiftcore.evaluation.agent import agent_step_metrics, react_from_hermes
@@ -18,28 +19,6 @@ if TYPE_CHECKING:
     from swiftcore.evaluation.samples import Sample, samples_of_rows
     from swiftcore.evaluation.text import exact_match, final_number, numbers_agree, rouge_l
 
-_ORIGIN = {
-    "agent_step_metrics": "agent",
-    "react_from_hermes": "agent",
-    "ContaminationReport": "overlap",
-    "contamination": "overlap",
-    "Check": "gate",
-    "Decision": "gate",
-    "champion_summary": "gate",
-    "decide": "gate",
-    "bootstrap_interval": "intervals",
-    "estimate": "intervals",
-    "wilson_interval": "intervals",
-    "Candidate": "native",
-    "evaluate_candidates": "native",
-    "EvaluationReport": "report",
-    "Sample": "samples",
-    "samples_of_rows": "samples",
-    "exact_match": "text",
-    "final_number": "text",
-    "numbers_agree": "text",
-    "rouge_l": "text",
-}
 
 __all__ = [
     "Candidate",
@@ -64,8 +43,16 @@ __all__ = [
     "wilson_interval",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _ORIGIN:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_ORIGIN[name]}"), name)
+__getattr__ = late_names(
+    __name__,
+    {
+        "agent": ("agent_step_metrics", "react_from_hermes"),
+        "overlap": ("ContaminationReport", "contamination"),
+        "gate": ("Check", "Decision", "champion_summary", "decide"),
+        "intervals": ("bootstrap_interval", "estimate", "wilson_interval"),
+        "native": ("Candidate", "evaluate_candidates"),
+        "report": ("EvaluationReport",),
+        "samples": ("Sample", "samples_of_rows"),
+        "text": ("exact_match", "final_number", "numbers_agree", "rouge_l"),
+    },
+)

@@ -1,7 +1,8 @@
 """Serving: an OpenAI-compatible server for one model, and blue/green deployment around it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from swiftcore.lazy import late_names
 from swiftcore.serving.release import DeployResult, Golden, Release
 
 if TYPE_CHECKING:
@@ -24,11 +25,9 @@ __all__ = [
     "stop",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import the supervisor when it is first asked for."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from swiftcore.serving import supervisor
-
-    return getattr(supervisor, name)
+__getattr__ = late_names(
+    __name__,
+    {
+        "supervisor": ("deploy_release", "list_endpoints", "rollback", "status", "stop"),
+    },
+)

@@ -271,6 +271,18 @@ def test_killed_gateway_takes_its_server_along_and_can_be_replaced(state_dir, ma
     assert again.previous.startswith("demo@2")
 
 
+def test_port_that_is_still_being_given_back_is_waited_for(state_dir, make_release):
+    with socket.socket() as dying:
+        dying.bind(("127.0.0.1", 0))  # held, but nobody listens: as by a process that is ending
+        port = dying.getsockname()[1]
+        timer = threading.Timer(1.0, dying.close)
+        timer.start()
+        assert deploy_release(make_release("blue"), state_dir=state_dir, port=port).url.endswith(
+            f":{port}"
+        )
+        timer.join()
+
+
 def test_endpoint_survives_the_process_that_deployed_it(state_dir, make_release, tmp_path):
     release = make_release("blue")
     script = (

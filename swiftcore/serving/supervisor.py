@@ -21,6 +21,7 @@ from swiftcore.serving.release import DeployResult, Golden, Release
 
 _GATEWAY_START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
+_PORT_RELEASE_SECONDS = 5.0
 Verify = Callable[[Release], None]
 
 
@@ -307,21 +308,29 @@ def _wait_for_gateway(folder: EndpointFolder, process: "subprocess.Popen[bytes]"
 
 
 def _bind(host: str, port: int) -> Any:
+    """Return a listening socket; a port that nobody owns is still being given back, so wait for it.
+
+    A killed gateway is gone from the process table before the kernel has closed its last socket.
+    """
     from swiftcore.serving.http_server import bind
 
-    try:
-        return bind(host, port)
-    except EnvironmentMissing as error:
-        owner = owner_of_port(port)
-        if owner is None:
-            raise
-        raise EnvironmentMissing(
-            error.message,
-            where=error.where,
-            found=f"{error.found}: {owner}",
-            expected=error.expected,
-            do=error.do,
-        ) from error
+    deadline = time.monotonic() + _PORT_RELEASE_SECONDS
+    while True:
+        try:
+            return bind(host, port)
+        except EnvironmentMissing as error:
+            owner = owner_of_port(port)
+            if owner is not None:
+                raise EnvironmentMissing(
+                    error.message,
+                    where=error.where,
+                    found=f"{error.found}: {owner}",
+                    expected=error.expected,
+                    do=error.do,
+                ) from error
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
 
 
 def _stop_if_unused(folder: EndpointFolder) -> None:

@@ -4,12 +4,10 @@ It needs no script and no network, shows in light and dark, and escapes all that
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
-from importlib.resources import files
-from string import Template
 from typing import cast
 
 from swiftcore.data.card_charts import Fate, flow_chart, length_histogram, share
+from swiftcore.data.card_page import facts_html, page_html, table_html, text_html
 from swiftcore.data.card_samples import NUM_SAMPLES, sample_html
 
 Fields = Mapping[str, object]
@@ -54,7 +52,7 @@ def render_card(
     """
     sources = cast(Sequence[Fields], report.get("sources") or ())
     body = [
-        f"<h1>{_text(title)}</h1>",
+        f"<h1>{text_html(title)}</h1>",
         _licence(licence),
         _facts(report, statistics),
         _notes([*cast(Iterable[str], report.get("notes") or ()), *notes]),
@@ -67,13 +65,12 @@ def render_card(
         _columns(report),
         _samples(samples),
     ]
-    page = Template(files("swiftcore.data").joinpath("card.html").read_text(encoding="utf-8"))
-    return page.substitute(title=_text(title), body="\n".join(part for part in body if part))
+    return page_html(title, body)
 
 
 def _licence(licence: str | None) -> str:
     if licence:
-        return f'<p class="note">Licence: <b>{_text(licence)}</b></p>'
+        return f'<p class="note">Licence: <b>{text_html(licence)}</b></p>'
     return '<p class="alarm">No licence is stated; say which one before the data is passed on.</p>'
 
 
@@ -89,14 +86,13 @@ def _facts(report: Fields, statistics: Fields) -> str:
     empty = _count(statistics, "empty_answers")
     if empty:
         facts.append((f"{empty:,}", "rows without an answer"))
-    items = (f"<li><b>{number}</b><span>{_text(name)}</span></li>" for number, name in facts)
-    return f'<ul class="facts">{"".join(items)}</ul>'
+    return facts_html(facts)
 
 
 def _notes(notes: Sequence[str]) -> str:
     if not notes:
         return ""
-    return f"<h2>Notes</h2><ul>{''.join(f'<li>{_text(note)}</li>' for note in notes)}</ul>"
+    return f"<h2>Notes</h2><ul>{''.join(f'<li>{text_html(note)}</li>' for note in notes)}</ul>"
 
 
 def _fate_names(sources: Sequence[Fields]) -> list[str]:
@@ -126,7 +122,7 @@ def _flow(sources: Sequence[Fields]) -> str:
             f"<figure>{flow_chart(fates[::-1])}</figure>",
             _source_table(sources, names, totals),
             _adds_up(sources, names),
-            _table(("", "rows", "share", "what it means"), rows),
+            table_html(("", "rows", "share", "what it means"), rows),
         ]
     )
 
@@ -145,7 +141,7 @@ def _source_table(sources: Sequence[Fields], names: Sequence[str], totals: Count
         rows.append((str(source["entry"]), str(source["role"]), *counts, *extra, *written))
     columns = list(zip(*rows, strict=True))[2:]
     sums = ("all", "", *(sum(cast(Sequence[int], column)) for column in columns))
-    return f'<div class="scroll">{_table(header, rows, sums if len(rows) > 1 else None)}</div>'
+    return f'<div class="scroll">{table_html(header, rows, sums if len(rows) > 1 else None)}</div>'
 
 
 def _adds_up(sources: Sequence[Fields], names: Sequence[str]) -> str:
@@ -157,9 +153,9 @@ def _adds_up(sources: Sequence[Fields], names: Sequence[str]) -> str:
         or sum(_written(source).values()) != _count(source, "used") + _count(source, "repeated")
     ]
     if wrong:
-        return f'<p class="alarm">The counts do not add up: {_text(", ".join(wrong))}.</p>'
+        return f'<p class="alarm">The counts do not add up: {text_html(", ".join(wrong))}.</p>'
     sum_of = " + ".join(_label(name) for name in names)
-    return f'<p class="note">Checked: rows read = {_text(sum_of)}, for each source.</p>'
+    return f'<p class="note">Checked: rows read = {text_html(sum_of)}, for each source.</p>'
 
 
 def _lengths(statistics: Fields) -> str:
@@ -193,9 +189,9 @@ def _conversations(statistics: Fields) -> str:
     column_rows = [(name, rows, share(rows, num_rows)) for name, rows in columns.items()]
     return (
         '<h2>Conversations</h2><div class="side">'
-        + _table(("role", "messages"), list(roles.items()))
-        + _table(("user turns", "rows", "share"), turn_rows)
-        + _table(("column", "rows", "share"), column_rows[:_MAX_NAMES])
+        + table_html(("role", "messages"), list(roles.items()))
+        + table_html(("user turns", "rows", "share"), turn_rows)
+        + table_html(("column", "rows", "share"), column_rows[:_MAX_NAMES])
         + "</div>"
     )
 
@@ -210,8 +206,9 @@ def _languages(statistics: Fields) -> str:
         name = "undetermined (too short, code or figures)" if code == "und" else code
         width = f"{100 * number / asked:.1f}"
         rows.append(
-            f'<tr><td>{_text(name)}</td><td><div class="meter"><i style="width:{width}%"></i></div>'
-            f'</td><td class="number">{share(number, asked)}</td></tr>'
+            f'<tr><td>{text_html(name)}</td><td><div class="meter">'
+            f'<i style="width:{width}%"></i></div></td>'
+            f'<td class="number">{share(number, asked)}</td></tr>'
         )
     of_rows = "every row" if rate == 1 else f"one row in {rate}, chosen by the hash of its text"
     rest = len(languages) - len(rows)
@@ -234,13 +231,15 @@ def _tools(statistics: Fields) -> str:
         "<h2>Tools</h2>",
         f'<p class="note">{len(offered):,} tools are offered, {sum(called.values()):,} calls name '
         f"{len(called):,} of them.</p>",
-        _table(("tool", "rows that offer it", "calls"), rows),
+        table_html(("tool", "rows that offer it", "calls"), rows),
     ]
     if len(names) > _MAX_NAMES:
         lines.append(f'<p class="note">{len(names) - _MAX_NAMES:,} more are not shown.</p>')
     if offered and unknown:
         some = ", ".join(unknown[:5])
-        lines.append(f"<p>{len(unknown):,} tools are called that no row offers: {_text(some)}</p>")
+        lines.append(
+            f"<p>{len(unknown):,} tools are called that no row offers: {text_html(some)}</p>"
+        )
     return "\n".join(lines)
 
 
@@ -258,43 +257,19 @@ def _further_counts(report: Fields) -> list[tuple[str, Counts]]:
 def _count_table(name: str, counts: Counts) -> str:
     titles = {"quarantine_reasons": "Why rows are in quarantine"}
     title = titles.get(name, name.replace("_", " ").capitalize())
-    return f"<h2>{_text(title)}</h2>{_table(('', 'rows'), list(counts.items()))}"
+    return f"<h2>{text_html(title)}</h2>{table_html(('', 'rows'), list(counts.items()))}"
 
 
 def _columns(report: Fields) -> str:
     unused = cast(Counts, report.get("unused_columns") or {})
     if not unused:
         return ""
-    return f"<h2>Columns that were dropped</h2>{_table(('', 'rows'), list(unused.items()))}"
+    return f"<h2>Columns that were dropped</h2>{table_html(('', 'rows'), list(unused.items()))}"
 
 
 def _samples(samples: Sequence[Fields]) -> str:
     shown = [sample_html(place, row) for place, row in enumerate(samples[:NUM_SAMPLES], start=1)]
     return "\n".join(["<h2>Samples</h2>", *shown]) if shown else ""
-
-
-def _table(
-    header: Sequence[str], rows: Sequence[Sequence[object]], sums: Sequence[object] | None = None
-) -> str:
-    numbers = [isinstance(cell, int) for cell in rows[0]] if rows else []
-    numbers += [False] * (len(header) - len(numbers))
-    head = "".join(
-        f'<th class="number">{_text(name)}</th>' if is_number else f"<th>{_text(name)}</th>"
-        for name, is_number in zip(header, numbers, strict=True)
-    )
-    lines = [f"<tr>{head}</tr>", *(f"<tr>{_cells(row)}</tr>" for row in rows)]
-    if sums is not None:
-        lines.append(f'<tr class="sum">{_cells(sums)}</tr>')
-    return f"<table>{''.join(lines)}</table>"
-
-
-def _cells(row: Sequence[object]) -> str:
-    cells: list[str] = []
-    for cell in row:
-        shown = f"{cell:,}" if isinstance(cell, int) else _text(cell)
-        is_number = isinstance(cell, int) or shown.endswith(" %")
-        cells.append(f'<td class="number">{shown}</td>' if is_number else f"<td>{shown}</td>")
-    return "".join(cells)
 
 
 def _label(name: str) -> str:
@@ -308,7 +283,3 @@ def _count(fields: Fields, name: str) -> int:
 
 def _written(source: Fields) -> Counts:
     return cast(Counts, source.get("written") or {})
-
-
-def _text(value: object) -> str:
-    return escape(str(value).encode("utf-8", "replace").decode("utf-8"))

@@ -7,6 +7,7 @@ from html import escape
 from typing import cast
 
 _BARS_PER_DOUBLING = 2
+_FAR_BEYOND = 8
 
 _FLOW_WIDTH, _FLOW_HEIGHT = 720, 150
 _FLOW_LEFT, _FLOW_RIGHT, _NODE = 120, 430, 14
@@ -74,36 +75,63 @@ def _band(left: float, right: float, thick: float, tone: str) -> str:
     return f'<path class="band {tone}" d="{path}"/>'
 
 
-def length_histogram(lengths: Mapping[str, object], bins_per_doubling: int, unit: str) -> str:
+def length_histogram(
+    lengths: Mapping[str, object],
+    bins_per_doubling: int,
+    unit: str,
+    dropped: Mapping[str, object] | None = None,
+    limit: int | None = None,
+) -> str:
     """Draw a histogram of lengths over a logarithmic axis, with median and 95th percentile.
 
     Args:
         lengths: what `Lengths.as_dict` returns.
         bins_per_doubling: how fine its bins are; they are joined to two a doubling here.
         unit: what is counted, for the caption.
+        dropped: lengths of rows that were left out, drawn on top of the others.
+        limit: longest length that is kept: a line, where it is not far beyond the longest row.
     """
-    bins = cast(Mapping[str, int], lengths["bins"])
-    bars: dict[int, int] = {}
-    for name, rows in bins.items():
-        place = _bar_of(int(name), bins_per_doubling)
-        bars[place] = bars.get(place, 0) + rows
-    if not bars:
+    bars = _bars(lengths, bins_per_doubling)
+    above = _bars(dropped, bins_per_doubling) if dropped else {}
+    heights = {place: bars.get(place, 0) + above.get(place, 0) for place in {*bars, *above}}
+    if not heights:
         return ""
-    first, last = min(bars), max(bars)
+    first, last = min(heights), max(heights)
+    if limit is not None:
+        end = math.floor(math.log2(limit) * _BARS_PER_DOUBLING)
+        limit = None if end > last + _FAR_BEYOND else limit
+        last = last if limit is None else max(last, end)
     width = (_PLOT_WIDTH - 2 * _MARGIN_LEFT) / (last - first + 1)
     base = _PLOT_HEIGHT - _MARGIN_BOTTOM
-    scale = (base - _MARGIN_TOP) / max(bars.values())
+    scale = (base - _MARGIN_TOP) / max(heights.values())
     parts: list[str] = []
-    for place, rows in sorted(bars.items()):
+    for place in sorted(heights):
         x = _MARGIN_LEFT + (place - first) * width
-        title = f"<title>{rows:,} rows from {_bar_start(place):,.0f} {escape(unit)}</title>"
-        tall = max(rows * scale, 1)
-        parts.append(_rect(x + 0.5, base - tall, max(width - 1, 1), tall, "bar", title))
+        foot = base
+        for rows, tone, what in ((bars, "bar", "rows"), (above, "left", "dropped rows")):
+            count = rows.get(place, 0)
+            if not count:
+                continue
+            title = f"<title>{count:,} {what} from {_bar_start(place):,.0f} {escape(unit)}</title>"
+            tall = max(count * scale, 1)
+            parts.append(_rect(x + 0.5, foot - tall, max(width - 1, 1), tall, tone, title))
+            foot -= tall
     parts += _axis(first, last, width, base)
-    for name, label in (("median", "median"), ("p95", "95 %")):
-        value = cast(int, lengths[name])
-        parts.append(_mark(value, label, first, width, base, name == "p95"))
+    marks = [(cast(int, lengths["median"]), "median"), (cast(int, lengths["p95"]), "95 %")]
+    if limit is not None:
+        # The two share the upper lines; a limit is what the whole drawing is about.
+        marks = [marks[0], (limit, "max_length")]
+    for value, label in marks:
+        parts.append(_mark(value, label, first, width, base, label != "median"))
     return _svg(_PLOT_WIDTH, _PLOT_HEIGHT, f"Rows by number of {unit}", parts)
+
+
+def _bars(lengths: Mapping[str, object], bins_per_doubling: int) -> dict[int, int]:
+    bars: dict[int, int] = {}
+    for name, rows in cast(Mapping[str, int], lengths["bins"]).items():
+        place = _bar_of(int(name), bins_per_doubling)
+        bars[place] = bars.get(place, 0) + rows
+    return bars
 
 
 def _bar_of(place: int, bins_per_doubling: int) -> int:

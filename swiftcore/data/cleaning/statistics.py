@@ -43,15 +43,15 @@ class Lengths:
     largest: int = 0
     bins: Counter[int] = field(default_factory=Counter[int])
 
-    def add(self, length: int) -> None:
-        """Count one length."""
+    def add(self, length: int, times: int = 1) -> None:
+        """Count a length."""
         if not self.count or length < self.smallest:
             self.smallest = length
         if length > self.largest:
             self.largest = length
-        self.count += 1
-        self.total += length
-        self.bins[_bin_of(length)] += 1
+        self.count += times
+        self.total += length * times
+        self.bins[_bin_of(length)] += times
 
     def merge(self, other: "Lengths") -> None:
         """Add the counts of another chunk."""

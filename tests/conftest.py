@@ -9,6 +9,7 @@ import pytest
 
 from tests.prefect_api import empty_mlflow, prefect_api  # noqa: F401  # fixtures
 from tests.roads import swift, tiny_recipes
+from tests.stub_hub import hub  # noqa: F401  # a fixture
 
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that: the tests that
 # send one would wait for nothing.

@@ -48,6 +48,7 @@ class StageRun:
         runtime: where to work.
         progress: told how far the work is.
         on_metrics: told each metrics line of a training run as it appears.
+        given: role -> the input as it was planned, with whatever else was found out about it.
     """
 
     recipe: Recipe
@@ -56,6 +57,7 @@ class StageRun:
     runtime: Runtime
     progress: Progress = field(default_factory=Silent)
     on_metrics: Callable[[dict[str, Any]], None] = lambda line: None
+    given: "Mapping[str, StageInput]" = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Stage:
         run: does the work.
         measured: glob patterns of output files that hold times or rates.
         needs_bytes: least free disk for the results, from the input paths by role.
+        input_config: what shapes the result and is known of the inputs only, beside their content.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Stage:
     run: Callable[[StageRun], Produced]
     measured: tuple[str, ...] = ()
     needs_bytes: Callable[[Mapping[str, Path]], int] = lambda inputs: 0
+    input_config: "Callable[[Mapping[str, StageInput]], dict[str, Any]]" = lambda inputs: {}
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,6 @@ class StageCall:
             stage=self.stage.name,
             version=self.stage.version,
             name=self.recipe.name,
-            config=self.stage.config(self.recipe),
+            config=self.stage.config(self.recipe) | self.stage.input_config(self.inputs),
             inputs={role: input_ref(value, store.digests) for role, value in self.inputs.items()},
         )

@@ -1,12 +1,12 @@
 """Ingest: sources become standard rows; every source row is kept, quarantined or counted."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from swiftcore.artifacts import Produced, section_config
-from swiftcore.errors import TransientError
 from swiftcore.recipe import DataSection, Recipe
-from swiftcore.stages.contract import Source, Stage, StageRun
+from swiftcore.stages.contract import Source, Stage, StageInput, StageRun
 
 if TYPE_CHECKING:
     from swiftcore.data import SourceFile
@@ -14,6 +14,17 @@ if TYPE_CHECKING:
 
 _ROLES = ("dataset", "val_dataset", "test_dataset")
 _PLACES = {*_ROLES, "cached_dataset", "custom_dataset_info", "custom_register_path"}
+
+
+@dataclass(frozen=True)
+class DataFile(Source):
+    """A file of a dataset entry, with what was found out when the entry was resolved.
+
+    Entries are resolved once, when the steps are laid out: a hub is asked once, and a Python file
+    that registers datasets runs once.
+    """
+
+    file: "SourceFile" = field(kw_only=True)
 
 
 def ingest_sources(section: DataSection) -> dict[str, Source]:
@@ -26,13 +37,13 @@ def ingest_sources(section: DataSection) -> dict[str, Source]:
     from swiftcore.data import section_files
 
     return {
-        _input_name(index, file): Source(file.path, file.path.name)
+        f"{file.role}[{index}]": DataFile(file.path, file.path.name, file=file)
         for index, file in enumerate(section_files(section, trace=False))
     }
 
 
-def _input_name(index: int, file: "SourceFile") -> str:
-    return f"{file.role}[{index}]"
+def _files(inputs: Mapping[str, StageInput]) -> "list[SourceFile]":
+    return [source.file for source in inputs.values() if isinstance(source, DataFile)]
 
 
 def _config(recipe: Recipe) -> dict[str, Any]:
@@ -50,23 +61,18 @@ def _config(recipe: Recipe) -> dict[str, Any]:
             }
             for spec in specs
         ]
-    config = {"data": section_config(recipe.data, exclude=_PLACES), "sources": sources}
-    registered = _registered(recipe.data)
-    return config | ({"registered": registered} if registered else {})
+    return {"data": section_config(recipe.data, exclude=_PLACES), "sources": sources}
 
 
-def _registered(section: DataSection) -> list[dict[str, Any]]:
-    """Return what registrations do to raw rows, entry by entry."""
-    from swiftcore.data.sources.registered import load_registered
-    from swiftcore.data.sources.spec import parse_dataset_spec
-
-    if not section.custom_dataset_info and not section.custom_register_path:
-        return []
-    registry = load_registered(section.custom_dataset_info, section.custom_register_path)
-    found = []
-    for text in (entry for role in _ROLES for entry in getattr(section, role)):
-        for _, dataset in registry.resolve(parse_dataset_spec(text)):
-            options, function = dataset.options, dataset.options.preprocess
+def _input_config(inputs: Mapping[str, StageInput]) -> dict[str, Any]:
+    """Return what registrations do to raw rows, entry by entry and subset by subset."""
+    found: list[dict[str, Any]] = []
+    last: SourceFile | None = None
+    for file in _files(inputs):
+        # Identity, not equality: the same entry may be listed twice, and subsets may be read alike.
+        new = last is None or last.spec is not file.spec or last.options is not file.options
+        if file.is_registered and new:
+            options, function = file.options, file.options.preprocess
             found.append(
                 {
                     "columns": options.columns,
@@ -74,7 +80,8 @@ def _registered(section: DataSection) -> list[dict[str, Any]]:
                     "preprocess": [function.name, function.sha256] if function else None,
                 }
             )
-    return found
+        last = file
+    return {"registered": found} if found else {}
 
 
 def _suffixes(path: str) -> list[str]:
@@ -84,11 +91,12 @@ def _suffixes(path: str) -> list[str]:
 
 def _run(run: StageRun) -> Produced:
     from swiftcore.data import Pool, build_dataset
+    from swiftcore.data.sources.local import traced
 
     report = build_dataset(
         run.recipe.data,
         run.area.out,
-        files=_planned_files(run),
+        files=traced(_files(run.given)),
         work_dir=run.area.work / "shards",
         pool=Pool(run.runtime.data_processes(), run.runtime.ray_address),
         progress=run.progress,
@@ -99,24 +107,12 @@ def _run(run: StageRun) -> Produced:
     return Produced(metrics={name: float(count) for name, count in counts.items()}, facts=facts)
 
 
-def _planned_files(run: StageRun) -> "list[SourceFile]":
-    """Return the files whose content is in the fingerprint, with what is known of their origin."""
-    from swiftcore.data import section_files
-
-    files = section_files(run.recipe.data)
-    names = [_input_name(index, file) for index, file in enumerate(files)]
-    if set(names) != set(run.inputs):
-        raise TransientError(
-            "the sources changed while the run began",
-            where="data.dataset",
-            found=f"{len(names)} files",
-            expected=f"the {len(run.inputs)} files that were planned",
-            do="run again",
-        )
-    return [replace(file, path=run.inputs[name]) for name, file in zip(names, files, strict=True)]
-
-
 # Reports name the sources by path; the rows are what later stages are identified by.
 INGEST = Stage(
-    "ingest", 2, _config, _run, measured=("report.json", "card.md", "card.html", "quarantine.jsonl")
+    "ingest",
+    2,
+    _config,
+    _run,
+    measured=("report.json", "card.md", "card.html", "quarantine.jsonl"),
+    input_config=_input_config,
 )

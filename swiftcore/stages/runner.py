@@ -69,7 +69,8 @@ def run_stage(
     def body(area: WorkArea) -> Produced:
         _verify_inputs(call, store)
         require_room(store.root, call.stage.needs_bytes(paths))
-        run = StageRun(call.recipe, paths, area, runtime, progress or Silent(), on_metrics)
+        listener = progress or Silent()
+        run = StageRun(call.recipe, paths, area, runtime, listener, on_metrics, call.inputs)
         produced = call.stage.run(run)
         _refuse_moving_inputs(call, identity, store)
         return produced

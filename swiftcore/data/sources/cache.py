@@ -32,11 +32,13 @@ class Fetched:
         path: where it is now.
         name: how messages and reports name it.
         provenance: where exactly it came from: address, revision, digests.
+        is_local: true for what was here and was not fetched.
     """
 
     path: Path
     name: str
     provenance: dict[str, str] = field(default_factory=dict)
+    is_local: bool = False
 
 
 def cache_dir() -> Path:

@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +34,7 @@ class SourceFile:
         provenance: where exactly it came from, as far as more is known than its path: address and
             ETag, hub and commit, DVC revision, digests.
         options: what a registered dataset does to its raw rows; false where there is nothing.
+        is_local: true for a file that was not fetched, so that DVC may know more of it.
     """
 
     role: Role
@@ -42,6 +43,12 @@ class SourceFile:
     name: str
     provenance: dict[str, str] = field(default_factory=dict)
     options: RowOptions = field(default_factory=RowOptions)
+    is_local: bool = False
+
+    @property
+    def is_registered(self) -> bool:
+        """True when the entry is the name of a registered dataset."""
+        return "registered_by" in self.provenance
 
 
 def source_files(
@@ -77,17 +84,35 @@ def source_files(
         for spec in map(parse_dataset_spec, entries):
             known = registry.resolve(spec) if registry is not None else []
             if not known:
-                for found in spec_files(spec, role, trace=trace, progress=progress):
-                    files.append(SourceFile(role, spec, found.path, found.name, found.provenance))
+                files += _of_entry(role, spec, spec_files(spec, role, progress=progress))
             for place, dataset in known:
-                for found in spec_files(
-                    place, role, splits=dataset.split, trace=trace, progress=progress
-                ):
-                    origin = found.provenance | dataset.origin
-                    options = dataset.options
-                    file = SourceFile(role, spec, found.path, found.name, origin, options)
-                    files.append(file)
-    return files
+                found = spec_files(place, role, splits=dataset.split, progress=progress)
+                files += _of_entry(role, spec, found, dataset.origin, dataset.options)
+    return traced(files) if trace else files
+
+
+def traced(files: Sequence[SourceFile]) -> list[SourceFile]:
+    """Return the files with what DVC knows of those it tracks; it reads these whole."""
+    found = []
+    for file in files:
+        origin = tracked(file.path) if file.is_local else None
+        known = file.provenance if origin is None else origin[1] | file.provenance
+        found.append(replace(file, provenance=known))
+    return found
+
+
+def _of_entry(
+    role: Role,
+    spec: DatasetSpec,
+    found: Sequence[Fetched],
+    origin: dict[str, str] | None = None,
+    options: RowOptions | None = None,
+) -> Iterator[SourceFile]:
+    for each in found:
+        known = each.provenance | (origin or {})
+        yield SourceFile(
+            role, spec, each.path, each.name, known, options or RowOptions(), each.is_local
+        )
 
 
 def spec_files(
@@ -95,7 +120,6 @@ def spec_files(
     role: Role = "train",
     *,
     splits: Sequence[str] = (),
-    trace: bool = True,
     progress: Progress | None = None,
 ) -> list[Fetched]:
     """Return the files one entry stands for, fetched if they are not on this machine.
@@ -104,7 +128,6 @@ def spec_files(
         spec: the entry.
         role: what its rows are for; picks the split of a dataset that has several.
         splits: splits of a hub dataset to take instead.
-        trace: ask DVC for the origin of files it tracks.
         progress: told what is fetched.
 
     Raises:
@@ -121,34 +144,31 @@ def spec_files(
     if spec.scheme is not None:
         return _at_address(spec, role, progress)
     if spec.is_local:
-        return list(_local_files(spec, role, trace))
+        return list(_local_files(spec, role))
     if spec.is_pattern:
         _require_no_subsets(spec, "a pattern")
-        return [
-            _local_file(path, path.as_posix(), trace) for path in files_of_pattern(spec, role)[1]
-        ]
+        return [_local_file(path, path.as_posix()) for path in files_of_pattern(spec, role)[1]]
     pulled = tracked(Path(spec.path).expanduser())
     if pulled is not None and spec.is_local:
-        return list(_local_files(spec, role, trace))
+        return list(_local_files(spec, role))
     if _names_hub(spec):
         return _on_hub(spec, role, splits, progress)
     raise _not_here(spec)
 
 
-def _local_files(spec: DatasetSpec, role: Role, trace: bool) -> Iterator[Fetched]:
+def _local_files(spec: DatasetSpec, role: Role) -> Iterator[Fetched]:
     root = Path(spec.path).expanduser()
     if not root.is_dir():
         _require_no_subsets(spec, "a single file")
-        yield _local_file(root, spec.path, trace)
+        yield _local_file(root, spec.path)
         return
     for path in files_in_folder(root, spec, role):
         name = f"{spec.path.rstrip('/')}/{path.relative_to(root).as_posix()}"
-        yield _local_file(path, name, trace)
+        yield _local_file(path, name)
 
 
-def _local_file(path: Path, name: str, trace: bool) -> Fetched:
-    found = tracked(path) if trace else None
-    return Fetched(path, name, found[1] if found is not None else {})
+def _local_file(path: Path, name: str) -> Fetched:
+    return Fetched(path, name, is_local=True)
 
 
 def _at_address(spec: DatasetSpec, role: Role, progress: Progress | None) -> list[Fetched]:

@@ -3,6 +3,8 @@ SHELL := /usr/bin/env bash
 PY := .venv/bin/python
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
+# Test files that run at once; each has its own stores, servers and ports.
+TEST_PROCESSES ?= 2
 
 .PHONY: install data demo repro test lint docs-check bench clean
 
@@ -21,7 +23,7 @@ repro: install
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/dvc repro
 
 test: data
-	@$(PY) -m pytest -q
+	@$(PY) -m pytest -q -n $(TEST_PROCESSES) --dist loadfile
 
 lint: install
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .

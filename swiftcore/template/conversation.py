@@ -7,7 +7,7 @@ OpenAI `tool_calls` become tool_call messages. Everything else that does not alt
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from swiftcore.errors import DataError
@@ -61,11 +61,15 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A whole row. `system` is None where the row brings none, and "" where it asks for none."""
+    """A whole row. `system` is None where the row brings none, and "" where it asks for none.
+
+    `template_kwargs` is what the row sets for its template, such as `enable_thinking`.
+    """
 
     system: str | None
     rounds: tuple[Round, ...]
     tools: tuple[dict[str, Any], ...]
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_conversation(row: Mapping[str, Any]) -> Conversation:
@@ -113,7 +117,8 @@ def read_conversation(row: Mapping[str, Any]) -> Conversation:
         Round(query.source, query.queries, tuple(answer) or None)
         for query, answer in zip(queries, answers, strict=True)
     )
-    return Conversation(system, rounds, tuple(read_tools(row.get("tools"))))
+    kwargs = _template_kwargs(row.get("chat_template_kwargs"))
+    return Conversation(system, rounds, tuple(read_tools(row.get("tools"))), kwargs)
 
 
 def read_tools(tools: object) -> list[dict[str, Any]]:
@@ -132,6 +137,27 @@ def read_tools(tools: object) -> list[dict[str, Any]]:
     if not isinstance(tools, list | tuple):
         raise _bad("tools is not a list", "tools", type(tools).__name__, "a list of functions")
     return [_tool(tool, index) for index, tool in enumerate(tools)]
+
+
+def _template_kwargs(given: object) -> dict[str, Any]:
+    if given is None or given == "":
+        return {}
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError as err:
+            raise _bad(
+                "chat_template_kwargs is not JSON", "chat_template_kwargs", given, "a JSON object"
+            ) from err
+    if not isinstance(given, Mapping):
+        raise _bad(
+            "chat_template_kwargs is no object",
+            "chat_template_kwargs",
+            type(given).__name__,
+            "an object",
+        )
+    # A column of objects has every key in every row; null is "not said".
+    return {str(name): value for name, value in given.items() if value is not None}
 
 
 def _tool(tool: object, index: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from swiftcore.errors import UsageError
 from swiftcore.template.family import FamilyTemplate
 from swiftcore.template.registry import JINJA, find_definition
 from swiftcore.template.template import Template, TemplateOptions
+from swiftcore.template.thinking import ThinkingControls
 
 _TRUNCATIONS = {"delete", "left", "right", "split"}
 
@@ -28,6 +29,9 @@ def get_template(
     response_prefix: str | None = None,
     today: date | str | None = None,
     allow_control_tokens: bool = False,
+    enable_thinking: bool | None = None,
+    preserve_thinking: bool | None = None,
+    add_non_thinking_prefix: bool | None = None,
 ) -> Template:
     """Return the template called `name` for a Hugging Face tokenizer.
 
@@ -44,9 +48,17 @@ def get_template(
         today: the date some templates print; default: SWIFTCORE_TODAY, else the clock.
         allow_control_tokens: parse control tokens in everybody's text, as ms-swift does. Unsafe:
             whoever writes a row or a message can then end a turn and speak as somebody else.
+        enable_thinking: prompts open a think block (True) or close it at once (False); a row's
+            `chat_template_kwargs` comes first. Default: the family's way.
+        preserve_thinking: think blocks before the last user message stay in prompts too (True), or
+            go in training too (False). Default: they go from prompts, and from rows of which only
+            the last answer counts.
+        add_non_thinking_prefix: False leaves trained answers without a think block as they are;
+            by default they get the family's empty one.
 
     Raises:
-        UsageError: a name is unknown, or the tokenizer lacks a control token of the family.
+        UsageError: a name is unknown, the tokenizer lacks a control token of the family, or a
+            thinking control would do nothing there.
     """
     if name == JINJA and use_chat_template:
         # Jinja itself is only needed by models that bring their own template.
@@ -75,6 +87,7 @@ def get_template(
         response_prefix=response_prefix,
         today=_read_today(today),
         allow_control_tokens=allow_control_tokens,
+        thinking=ThinkingControls(enable_thinking, preserve_thinking, add_non_thinking_prefix),
     )
     return make(options)
 

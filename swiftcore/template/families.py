@@ -26,7 +26,7 @@ _QWEN = replace(
 )
 _QWEN3 = replace(_QWEN, name="qwen3_nothinking", default_system=None)
 _QWEN3_THINKING = replace(
-    _QWEN3, name="qwen3_thinking", thinking_prefix="<think>\n", drops_history_thinking=True
+    _QWEN3, name="qwen3_thinking", thinking_prefix="<think>\n", is_thinking=True
 )
 _LLAMA3_SYSTEM = "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
 _LLAMA3_DATES = "Cutting Knowledge Date: December 2023\nToday Date: {{TODAY:%d %b %Y}}\n\n"
@@ -65,7 +65,7 @@ FAMILIES: tuple[ChatTemplate, ...] = (
         _QWEN3,
         name="qwen3",
         non_thinking_prefix="<think>\n\n</think>\n\n",
-        drops_history_thinking=True,
+        is_thinking=True,
     ),
     _QWEN3,
     _QWEN3_THINKING,
@@ -117,7 +117,7 @@ FAMILIES: tuple[ChatTemplate, ...] = (
         _DEEPSEEK_V2_5,
         name="deepseek_r1",
         thinking_prefix="<think>\n",
-        drops_history_thinking=True,
+        is_thinking=True,
     ),
     ChatTemplate(
         name="zephyr",

@@ -70,6 +70,10 @@ def load_template(folder: Path, tokenizer: Any) -> Template:
         default_system=settings["system"],
         use_chat_template=settings["use_chat_template"],
         allow_control_tokens=settings.get("allow_control_tokens", False),
+        # Settings without these keys are from before there were such controls: none was set.
+        enable_thinking=settings.get("enable_thinking"),
+        preserve_thinking=settings.get("preserve_thinking"),
+        add_non_thinking_prefix=settings.get("add_non_thinking_prefix"),
     )
 
 

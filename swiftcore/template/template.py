@@ -13,6 +13,7 @@ from swiftcore.template.conversation import Conversation, Mode, read_conversatio
 from swiftcore.template.encoding import Encoded, Truncation, as_prompt, assemble, truncate
 from swiftcore.template.loss_scale import LossScale, parse_loss_scale
 from swiftcore.template.spans import Piece, Span, group
+from swiftcore.template.thinking import NO_THINKING_CONTROLS, ThinkingControls
 
 SETTINGS_SCHEMA = 1
 
@@ -30,6 +31,7 @@ class TemplateOptions:
     response_prefix: str | None
     today: date
     allow_control_tokens: bool = False
+    thinking: ThinkingControls = NO_THINKING_CONTROLS
 
 
 class Template(ABC):
@@ -86,6 +88,7 @@ class Template(ABC):
             "truncation_strategy": options.truncation_strategy,
             # Safe is what goes without saying, so older settings mean what they always did.
             **({"allow_control_tokens": True} if options.allow_control_tokens else {}),
+            **options.thinking.chosen(),
         }
 
     def encode(self, row: Mapping[str, Any], mode: Mode = "train") -> Encoded | list[Encoded]:

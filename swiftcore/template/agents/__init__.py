@@ -1,17 +1,43 @@
 """Agent templates: how tools are shown to a model, how calls are written and read back."""
 
-from swiftcore.template.agents.base import AgentTemplate, ParsedText, find_json_calls
-from swiftcore.template.agents.hermes import HERMES
-from swiftcore.template.agents.react import REACT_EN
+from collections.abc import Sequence
+
+from swiftcore.template.agents.base import AgentTemplate, ParsedText, Tool, unestablished
+from swiftcore.template.agents.hermes import HERMES, HUNYUAN_HERMES, YOUTU
+from swiftcore.template.agents.react import (
+    QWEN_EN,
+    QWEN_EN_PARALLEL,
+    QWEN_ZH,
+    QWEN_ZH_PARALLEL,
+    REACT_EN,
+    REACT_GRPO,
+    REACT_ZH,
+    TOOLBENCH,
+)
 from swiftcore.template.registry import unknown_name
 
-_AGENTS: dict[str, AgentTemplate] = {agent.name: agent for agent in (HERMES, REACT_EN)}
+_AGENTS: dict[str, AgentTemplate] = {
+    agent.name: agent
+    for agent in (
+        HERMES,
+        HUNYUAN_HERMES,
+        QWEN_EN,
+        QWEN_EN_PARALLEL,
+        QWEN_ZH,
+        QWEN_ZH_PARALLEL,
+        REACT_EN,
+        REACT_GRPO,
+        REACT_ZH,
+        TOOLBENCH,
+        YOUTU,
+    )
+}
 
 __all__ = [
     "AgentTemplate",
     "ParsedText",
+    "agent_of_family",
     "find_agent_template",
-    "find_json_calls",
     "list_agent_templates",
     "parse_tool_calls",
 ]
@@ -22,17 +48,30 @@ def list_agent_templates() -> list[str]:
     return sorted(_AGENTS)
 
 
-def find_agent_template(name: str) -> AgentTemplate:
+def find_agent_template(name: str, family: str | None = None) -> AgentTemplate:
     """Return the agent template called `name`.
+
+    Args:
+        name: one of `list_agent_templates()`, or the family's own.
+        family: what the family names as its own.
 
     Raises:
         UsageError: there is none; the message names the nearest ones.
     """
     if name in _AGENTS:
         return _AGENTS[name]
+    if name == family:
+        return unestablished(name)
     raise unknown_name("agent template", name, list_agent_templates())
 
 
-def parse_tool_calls(text: str, agent_template: str = "hermes") -> ParsedText:
+def agent_of_family(name: str | None) -> AgentTemplate:
+    """Return a family's own agent template; one that is not established refuses tools when used."""
+    return find_agent_template(name or HERMES.name, name)
+
+
+def parse_tool_calls(
+    text: str, agent_template: str = "hermes", tools: Sequence[Tool] = ()
+) -> ParsedText:
     """Read the tool calls out of a model's answer; what can't be read is reported, not raised."""
-    return find_agent_template(agent_template).parse(text)
+    return find_agent_template(agent_template).parse(text, tools)

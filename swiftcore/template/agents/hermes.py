@@ -1,64 +1,106 @@
-"""Hermes: tools as JSON in the system prompt, calls and responses between XML-like tags.
+"""Hermes and its relatives: tools as JSON in the system prompt, calls as JSON between tags.
 
-Source: the format of the published Qwen2.5 chat template.
+Sources: the published chat templates of Qwen2.5 (hermes) and Youtu-LLM (youtu), and that of
+Hunyuan-A13B (hunyuan_hermes).
 """
 
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from swiftcore.template.agents.base import ParsedText, dump_json, find_json_calls
-from swiftcore.template.conversation import ToolCall
+from swiftcore.template.agents.base import (
+    AgentTemplate,
+    ResponseForm,
+    Tool,
+    ToolsForm,
+)
+from swiftcore.template.agents.json_calls import JsonCalls, NamedCalls, dump_json
 from swiftcore.template.spans import Author, Span
 
-_INTRODUCTION = (
-    "\n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+SIGNATURES = (
+    "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
     "You are provided with function signatures within <tools></tools> XML tags:\n<tools>"
 )
-_INSTRUCTION = (
-    "\n</tools>\n\nFor each function call, return a json object with function name and arguments "
-    'within <tool_call></tool_call> XML tags:\n<tool_call>\n{"name": <function-name>, '
-    '"arguments": <args-json-object>}\n</tool_call>'
+
+
+def listed(
+    before: str,
+    after: str,
+    *,
+    each: tuple[str, str] = ("\n", ""),
+    unwrapped: bool = False,
+) -> Callable[[Sequence[Tool]], list[Span]]:
+    """Return a writer of tools as JSON, one after the other between two texts.
+
+    Args:
+        before: what introduces them.
+        after: how to call them.
+        each: around one tool.
+        unwrapped: leave out the `{"type": "function", ...}` around a tool.
+    """
+
+    def write(tools: Sequence[Tool]) -> list[Span]:
+        spans = [Span(before)]
+        for tool in tools:
+            shown = tool["function"] if unwrapped else tool
+            spans += [Span(each[0]), Span(dump_json(shown), Author.DATA), Span(each[1])]
+        return [*spans, Span(after)]
+
+    return write
+
+
+IN_TAGS = ResponseForm(each=("<tool_response>\n", "\n</tool_response>"), gap="\n")
+
+HERMES = AgentTemplate(
+    "hermes",
+    ToolsForm(
+        listed(
+            SIGNATURES,
+            "\n</tools>\n\nFor each function call, return a json object with function name and "
+            "arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n"
+            '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>',
+        ),
+        glue_always=True,
+    ),
+    JsonCalls("<tool_call>\n", "\n</tool_call>", gap="\n"),
+    IN_TAGS,
 )
 
+HUNYUAN_HERMES = AgentTemplate(
+    "hunyuan_hermes",
+    ToolsForm(
+        listed(
+            SIGNATURES,
+            "\n</tools>\n\nFor function call returns, you should first print <tool_calls>"
+            "For each function call, you should return object like:\n<tool_call>function_name\n"
+            "```json\nfunction_arguments_in_json_format\n```</tool_call>"
+            "At the end of function call returns, you should print </tool_calls>",
+        )
+    ),
+    NamedCalls(
+        opening="<tool_call>",
+        middle="\n```json\n",
+        closing="\n```</tool_call>",
+        section=("<tool_calls>", "</tool_calls>"),
+        gap="\n",
+    ),
+    ResponseForm(
+        each=("<tool_response>", "</tool_response>"),
+        gap="\n",
+        around=("<tool_responses>", "</tool_responses>"),
+    ),
+)
 
-class Hermes:
-    """The agent template of Qwen and of many tunes."""
-
-    name = "hermes"
-    inline_responses = False
-    stop_words: tuple[str, ...] = ()
-
-    def system(self, system: list[Span], *, own: bool, tools: list[dict[str, Any]]) -> list[Span]:
-        """Append the tools to the system prompt."""
-        spans = [*system, Span(_INTRODUCTION)]
-        for tool in tools:
-            spans += [Span("\n"), Span(dump_json(tool), Author.DATA)]
-        return [*spans, Span(_INSTRUCTION)]
-
-    def call(self, call: ToolCall, *, before: str) -> list[Span]:
-        """Write one call; calls in a row stand on lines of their own."""
-        body = dump_json({"name": call.name, "arguments": call.arguments})
-        gap = "\n" if before.endswith("</tool_call>") else ""
-        return [
-            Span(f"{gap}<tool_call>\n"),
-            Span(body, Author.ASSISTANT),
-            Span("\n</tool_call>"),
-        ]
-
-    def end_calls(self) -> list[Span]:
-        """Nothing closes a run of calls: the turn ends."""
-        return []
-
-    def responses(self, contents: tuple[str, ...]) -> list[Span]:
-        """Wrap each response in its tags."""
-        spans: list[Span] = []
-        for content in contents:
-            opening = "\n<tool_response>\n" if spans else "<tool_response>\n"
-            spans += [Span(opening), Span(content, Author.DATA), Span("\n</tool_response>")]
-        return spans
-
-    def parse(self, text: str) -> ParsedText:
-        """Read the JSON between the tags."""
-        return find_json_calls(text, "<tool_call>", "</tool_call>")
-
-
-HERMES = Hermes()
+YOUTU = AgentTemplate(
+    "youtu",
+    ToolsForm(
+        listed(
+            "<|begin_of_tool_description|>Tool calling capabilities.\nYou may call one or more "
+            "functions to assist with the user query. You have the following functions available:",
+            "\nFor tool call returns, you MUST use the following format:\n"
+            '<tool_call>{"name": "function-name", "arguments": {"param1": "value1", '
+            '"param2": "value2"}}</tool_call>\n<|end_of_tool_description|>',
+            each=("\n```json\n", "\n```"),
+        )
+    ),
+    JsonCalls("<tool_call>", "</tool_call>"),
+    ResponseForm(each=("<tool_response>", "</tool_response>"), gap="\n"),
+)

@@ -10,7 +10,9 @@ import pytest
 
 from swiftcore.data import RejectedRow, RowNormalizer, read_rows
 from swiftcore.data.readers.files import data_suffix
+from swiftcore.data.readers.tables import TableHeader
 from swiftcore.data.rows.identity import SelfCognition
+from swiftcore.data.rows.plan import KNOWN_COLUMNS
 from swiftcore.errors import DataError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -30,11 +32,11 @@ SET_ASIDE = {
     r"eval/llm_judge/.*": "no column holds",
     r"instruct/llamafactory_dataset_info.json": "no column holds",
     r"mm/llava/.*": "no column holds",
-    # Tables without a header line: their first row is taken for one.
-    r"nc/(ag_news_test|stsb_multi/).*": "no column holds",
     r"preference/rasbt_.*": "chosen equals rejected",
     r"pretrain/zh_(lunyu|tang_0).*": "'paragraphs': 'text'",
 }
+# Tables without a header line: refused, unless their columns are named.
+NO_HEADER = re.compile(r"nc/(ag_news_test|stsb_multi/).*")
 EMPTY = "agent/toolbench/toolenv/response_examples/Business/acrosuite_oauther.json"
 MAPPED = [
     ("agent/bfcl_v4/BFCL_v4_parallel.json", {"question": "messages", "function": "tools"}, 200),
@@ -58,7 +60,7 @@ def _normalized(path: Path, columns: dict[str, str] | None = None) -> tuple[int,
     normalizer = RowNormalizer(columns)
     rows = kept = 0
     reasons: Counter[str] = Counter()
-    for raw in read_rows(path):
+    for raw in read_rows(path, header=TableHeader(known=KNOWN_COLUMNS)):
         rows += 1
         try:
             if raw.problem is not None:
@@ -79,6 +81,10 @@ def test_every_row_is_kept_or_set_aside_for_a_reason(family):
             continue
         if name == EMPTY:
             with pytest.raises(DataError, match="the file is empty"):
+                _normalized(path)
+            continue
+        if NO_HEADER.fullmatch(name):
+            with pytest.raises(DataError, match="a row, and no header"):
                 _normalized(path)
             continue
         rows, kept, reasons = _normalized(path)

@@ -47,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
         hf_sources=_hub_sources(options),
         limits=_limits(options),
         num_workers=options.workers,
+        column_names=tuple(options.column_names),
     )
     progress = Silent() if options.json else TerminalProgress("dataset")
     result = DatasetIngester(config).run(progress)
@@ -72,6 +73,13 @@ def _parser() -> Parser:
     )
     add("--chunk-overlap", type=int, default=0, metavar="N", help="repeated by the next chunk (0)")
     add("--tokenizer", type=Path, metavar="DIR", help="sizes count tokens of this tokenizer")
+    add(
+        "--column-names",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="columns of local CSV and TSV files without a header line",
+    )
     add("--workers", type=int, metavar="N", help="documents read at once (processors, at most 4)")
     add("--max-seconds", type=float, default=60.0, metavar="N", help="for one document (60)")
     add("--max-memory", type=int, default=2048, metavar="MIB", help="for one document (2048)")

@@ -25,10 +25,12 @@ from swiftcore.data.pool import Pool
 from swiftcore.data.preparation import ColumnNews, Preparation, RowNews, check_cleaning
 from swiftcore.data.quarantine import QUARANTINED, QuarantineFile, quarantine_line
 from swiftcore.data.readers.chunks import file_chunks
+from swiftcore.data.readers.files import TABLE_SUFFIXES, data_suffix
 from swiftcore.data.report import FATES, IngestReport, SourceCounts
 from swiftcore.data.shards import Shard, ShardedRows, ShardTask, prepare_chunk
 from swiftcore.data.sources.local import SourceFile, source_files
 from swiftcore.data.sources.registered import load_registered
+from swiftcore.data.sources.registration import checked_names
 from swiftcore.data.splits import Selection, Source, content_numbers
 from swiftcore.errors import DataError, UsageError
 from swiftcore.progress import Progress, Silent
@@ -73,6 +75,7 @@ def build_dataset(
     _check_section(section)
     check_cleaning(section)
     files = section_files(section, progress=progress) if files is None else files
+    _check_column_names(section, files)
     out_dir.mkdir(parents=True, exist_ok=True)
     work_dir = work_dir or out_dir / ".shards"
     shutil.rmtree(work_dir, ignore_errors=True)
@@ -274,7 +277,9 @@ class _Ingest:
             bad[counts.role] += counts.quarantined
             if counts.quarantined == counts.rows:
                 problem = f"all {counts.rows:,} rows are bad"
-                raise _too_many_bad(counts.entry, problem, self._quarantine)
+                raise _too_many_bad(
+                    counts.entry, problem, self._quarantine, tables=_are_tables(source.files)
+                )
         max_share = self._section.max_quarantine_ratio
         for role, rows in total.items():
             if bad[role] > max_share * rows:
@@ -351,6 +356,22 @@ def _check_section(section: DataSection) -> None:
         )
 
 
+def _check_column_names(section: DataSection, files: Sequence[SourceFile]) -> None:
+    checked_names(section.column_names, "data.column_names")
+    if section.column_names and not any(_are_tables([file]) for file in files):
+        raise UsageError(
+            "columns are named, and no file needs their names",
+            where="data.column_names",
+            found=", ".join(file.name for file in files[:8]),
+            expected="a .csv or .tsv file",
+            do="remove data.column_names; to rename columns, use data.columns",
+        )
+
+
+def _are_tables(files: Sequence[SourceFile]) -> bool:
+    return all(data_suffix(file.path) in TABLE_SUFFIXES for file in files)
+
+
 def _sources(files: Sequence[SourceFile]) -> tuple[list[Source], list[Source]]:
     """Return one source for each entry of the recipe, and for each file the source it is of."""
     import numpy as np
@@ -380,9 +401,14 @@ def _bad_row(reason: str, place: str) -> DataError:
 
 
 def _too_many_bad(
-    where: str, problem: str, quarantine: QuarantineFile, max_share: float | None = None
+    where: str,
+    problem: str,
+    quarantine: QuarantineFile,
+    max_share: float | None = None,
+    tables: bool = False,
 ) -> DataError:
     allowed = "" if max_share is None else ", or raise data.max_quarantine_ratio"
+    allowed += ", or data.column_names if there is no header line" if tables else ""
     return DataError(
         problem,
         where=where,

@@ -29,6 +29,8 @@ from swiftcore.data.preparation import DroppedRow, Preparation, RowNews, RowPrep
 from swiftcore.data.quarantine import QUARANTINED, quarantine_line
 from swiftcore.data.readers.chunks import FileChunk, read_chunk
 from swiftcore.data.readers.files import SourceRow
+from swiftcore.data.readers.tables import TableHeader
+from swiftcore.data.rows.plan import KNOWN_COLUMNS
 from swiftcore.data.sources.row_options import RowOptions
 
 if TYPE_CHECKING:
@@ -132,7 +134,7 @@ class _Preparing:
 
     def shards(self) -> Iterator[Shard]:
         rows_read = 0
-        for raw in read_chunk(self._task.chunk):
+        for raw in read_chunk(self._task.chunk, _header(self._task)):
             rows_read += 1
             if rows_read % _ROWS_BETWEEN_NEWS == 0:
                 self._on_rows(rows_read)
@@ -279,6 +281,15 @@ class ShardedRows:
         with pa.memory_map(str(shard.path)) as mapped:
             table = pa.ipc.open_file(mapped).read_all().take(pa.array(rows - first))
         return recast(table, shard.kinds, self.kinds)
+
+
+def _header(task: ShardTask) -> TableHeader:
+    """Return what is known of the columns of a csv or tsv file."""
+    section, options = task.preparation.section, task.options
+    renamed = {name.lower() for name in (*(section.columns or {}), *options.columns)}
+    # A function may read columns of any name.
+    known = None if options.preprocess else KNOWN_COLUMNS | renamed
+    return TableHeader(options.column_names or tuple(section.column_names), known)
 
 
 def _has_answer(row: Row) -> bool:

@@ -163,6 +163,9 @@ class DataSection(Section):
     columns: dict[str, str] | None = Field(
         default=None, description="rename columns first, {source name: standard name}"
     )
+    column_names: list[str] = Field(
+        default_factory=list, description="names of the columns of csv and tsv without a header"
+    )
     strict: bool = Field(
         default=False, description="stop at the first bad row instead of quarantining it"
     )

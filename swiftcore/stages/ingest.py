@@ -73,13 +73,13 @@ def _input_config(inputs: Mapping[str, StageInput]) -> dict[str, Any]:
         new = last is None or last.spec is not file.spec or last.options is not file.options
         if file.is_registered and new:
             options, function = file.options, file.options.preprocess
-            found.append(
-                {
-                    "columns": options.columns,
-                    "messages": options.messages,
-                    "preprocess": [function.name, function.sha256] if function else None,
-                }
-            )
+            told = {
+                "columns": options.columns,
+                "messages": options.messages,
+                "preprocess": [function.name, function.sha256] if function else None,
+            }
+            names = {"column_names": list(options.column_names)} if options.column_names else {}
+            found.append(told | names)
         last = file
     return {"registered": found} if found else {}
 

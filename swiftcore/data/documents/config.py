@@ -9,6 +9,7 @@ from typing import Literal
 from swiftcore.data.documents.chunks import check_size
 from swiftcore.data.documents.outcomes import ExtractionLimits
 from swiftcore.data.documents.schemas import DatasetFormat
+from swiftcore.data.sources.registration import checked_names
 from swiftcore.errors import UsageError
 
 DEFAULT_CHUNK_SIZE = 2048
@@ -79,6 +80,7 @@ class IngestionConfig:
         tokenizer: folder with a tokenizer.json, which makes sizes count in tokens.
         hf_sources: datasets on hubs.
         columns: `{source column: standard column}` for local data files.
+        column_names: names of the columns of local csv and tsv files without a header line.
         limits: what one document may cost.
         num_workers: documents read at once; None takes what this machine has. The output is the
             same for any number.
@@ -95,6 +97,7 @@ class IngestionConfig:
     tokenizer: Path | None = None
     hf_sources: tuple[HuggingFaceSource, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
+    column_names: tuple[str, ...] = ()
     limits: ExtractionLimits = field(default_factory=ExtractionLimits)
     num_workers: int | None = None
 
@@ -103,6 +106,7 @@ class IngestionConfig:
         object.__setattr__(self, "output_path", Path(self.output_path))
         object.__setattr__(self, "input_paths", tuple(map(Path, self.input_paths)))
         object.__setattr__(self, "format", as_format(self.format))
+        object.__setattr__(self, "column_names", checked_names(self.column_names, "column_names"))
         if not self.input_paths and not self.hf_sources:
             raise UsageError(
                 "there is nothing to ingest",

@@ -41,7 +41,9 @@ from swiftcore.data.documents.schemas import (
 from swiftcore.data.documents.tokens import token_offsets
 from swiftcore.data.quarantine import RejectedRow
 from swiftcore.data.readers.files import SourceRow, data_suffix, read_rows
+from swiftcore.data.readers.tables import TableHeader
 from swiftcore.data.rows.formats import RowNormalizer
+from swiftcore.data.rows.plan import KNOWN_COLUMNS
 from swiftcore.errors import DataError, UsageError
 from swiftcore.progress import Progress, Silent
 
@@ -66,6 +68,8 @@ class DatasetIngester:
         self.config = config
         self._fetch = fetch
         self._normalizer = RowNormalizer(config.columns)
+        renamed = {name.lower() for name in config.columns}
+        self._header = TableHeader(config.column_names, KNOWN_COLUMNS | renamed)
         self._offsets = token_offsets(config.tokenizer) if config.tokenizer else None
 
     def run(self, progress: Progress | None = None) -> IngestionResult:
@@ -131,7 +135,7 @@ class DatasetIngester:
         elif extraction is not None:
             self._take_document(file, extraction, output, result)
         elif data_suffix(file.path) is not None and document_kind(file.path) != "text":
-            rows = read_rows(file.path, file.name)
+            rows = read_rows(file.path, file.name, self._header)
             self._take_rows(file, rows, self._normalizer, output, result)
         else:
             result.skipped.append(SkippedFile(file.name, NO_INSTRUCTION))
@@ -243,7 +247,7 @@ class DatasetIngester:
             return True
         normalizer = RowNormalizer(self.config.columns)
         try:
-            for raw in islice(read_rows(file.path, file.name), _PROBED_ROWS):
+            for raw in islice(read_rows(file.path, file.name, self._header), _PROBED_ROWS):
                 try:
                     if raw.problem is None:
                         normalizer.standard_row(raw.row)

@@ -11,6 +11,7 @@ from swiftcore.data.readers.files import SourceRow, data_suffix, read_rows, read
 from swiftcore.data.readers.json_rows import read_jsonl_part
 from swiftcore.data.readers.lines import BYTE_ORDER_MARK, Parsed
 from swiftcore.data.readers.streams import COMPRESSIONS, Stamp, open_data
+from swiftcore.data.readers.tables import TableHeader
 from swiftcore.errors import DataError
 
 TARGET_BYTES = 32 * 2**20
@@ -69,14 +70,18 @@ def file_chunks(
     return chunks if len(chunks) > 1 else [_whole(path, source)]
 
 
-def read_chunk(chunk: FileChunk) -> Iterator[SourceRow]:
+def read_chunk(chunk: FileChunk, header: TableHeader | None = None) -> Iterator[SourceRow]:
     """Yield the rows of one part of a file.
+
+    Args:
+        chunk: the part.
+        header: what is known of the columns of a csv or tsv file.
 
     Raises:
         DataError: as `read_rows`; the file must not have changed since it was cut.
     """
     if chunk.end is None:
-        return read_rows(chunk.path, chunk.name)
+        return read_rows(chunk.path, chunk.name, header)
     is_table = data_suffix(chunk.path) == ".parquet"
 
     def part(stream: BinaryIO, source: str) -> Iterator[Parsed]:

@@ -4,7 +4,7 @@
 |---|---|
 | .jsonl, .ndjson | one JSON value a line; blank lines are no rows |
 | .json | a list of rows, or `{"data": [...]}`; JSON lines under this name are recognised |
-| .csv, .tsv | a header line, then one row each; an empty cell is a missing value |
+| .csv, .tsv | a header line unless names are given, then one row each; an empty cell is missing |
 | .parquet | one row each; the line is the row's number |
 | .arrow, .feather | Arrow IPC file or stream, one row each; the line is the row's number |
 | .txt | one `{"text": ...}` row a paragraph; a line, where no blank line stands between any |
@@ -13,6 +13,7 @@ Text is UTF-8, with or without byte order mark. Memory stays bounded however lon
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -20,7 +21,7 @@ from swiftcore.data.readers.columnar import read_arrow, read_parquet
 from swiftcore.data.readers.json_rows import read_json, read_jsonl
 from swiftcore.data.readers.lines import Parsed
 from swiftcore.data.readers.streams import ARCHIVE_ERRORS, COMPRESSIONS, Stamp, open_data
-from swiftcore.data.readers.tables import read_csv, read_tsv
+from swiftcore.data.readers.tables import TableHeader, read_csv, read_tsv
 from swiftcore.data.readers.texts import read_texts
 from swiftcore.errors import DataError
 
@@ -30,14 +31,23 @@ _READERS: dict[str, Reader] = {
     ".jsonl": read_jsonl,
     ".ndjson": read_jsonl,
     ".json": read_json,
-    ".csv": read_csv,
-    ".tsv": read_tsv,
     ".parquet": read_parquet,
     ".arrow": read_arrow,
     ".feather": read_arrow,
     ".txt": read_texts,
 }
-DATA_SUFFIXES = tuple(_READERS)
+_TABLE_READERS = {".csv": read_csv, ".tsv": read_tsv}
+TABLE_SUFFIXES = tuple(_TABLE_READERS)
+DATA_SUFFIXES = (
+    ".jsonl",
+    ".ndjson",
+    ".json",
+    *TABLE_SUFFIXES,
+    ".parquet",
+    ".arrow",
+    ".feather",
+    ".txt",
+)
 
 
 class SourceRow(NamedTuple):
@@ -63,8 +73,15 @@ def data_suffix(path: Path) -> str | None:
     return next((suffix for suffix in DATA_SUFFIXES if name.endswith(suffix)), None)
 
 
-def read_rows(path: Path, name: str | None = None) -> Iterator[SourceRow]:
+def read_rows(
+    path: Path, name: str | None = None, header: TableHeader | None = None
+) -> Iterator[SourceRow]:
     """Yield the rows of one file; a row that can't be parsed comes with its `problem`.
+
+    Args:
+        path: the file.
+        name: its name in rows and messages.
+        header: what is known of the columns of a csv or tsv file.
 
     Raises:
         DataError: the file is empty, no known format, damaged as a whole, not readable, or it
@@ -72,7 +89,7 @@ def read_rows(path: Path, name: str | None = None) -> Iterator[SourceRow]:
     """
     source = name or str(path)
     count = 0
-    for row in rows_by(reader_of(path, source), path, source):
+    for row in rows_by(reader_of(path, source, header), path, source):
         count += 1
         yield row
     if count == 0:
@@ -121,8 +138,13 @@ def rows_by(
         ) from err
 
 
-def reader_of(path: Path, source: str) -> Reader:
+def reader_of(path: Path, source: str, header: TableHeader | None = None) -> Reader:
     """Return the reader of a file's format.
+
+    Args:
+        path: the file.
+        source: its name in messages.
+        header: what is known of the columns of a csv or tsv file.
 
     Raises:
         DataError: its name has no known suffix.
@@ -136,4 +158,6 @@ def reader_of(path: Path, source: str) -> Reader:
             expected=", ".join(DATA_SUFFIXES) + ", each also .gz or .zst",
             do="rename the file after its format, or convert it to .jsonl",
         )
+    if suffix in _TABLE_READERS:
+        return partial(_TABLE_READERS[suffix], header=header or TableHeader())
     return _READERS[suffix]

@@ -1,35 +1,71 @@
-"""Readers of delimited text: csv and tsv."""
+"""Readers of delimited text: csv and tsv.
+
+The first line holds the names of the columns, unless the names are given. Without them, a first
+line that looks like a row is an error and not a header: taken for one, a row would be lost, and all
+others would have columns that nothing reads.
+"""
 
 import csv
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from swiftcore.data.readers.lines import MAX_LINE_BYTES, Parsed, excerpt, excerpt_text, read_lines
 from swiftcore.errors import DataError
 
 _OTHER_DELIMITERS = ";\t|,"
+_NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?([eE][+-]?[0-9]+)?")
+_SENTENCE_END = (".", "!", "?", "。", "！", "？")
+_LONGEST_NAME = 80
 
 
-def read_csv(stream: BinaryIO, source: str) -> Iterator[Parsed]:
-    """Yield one dict a record of comma-separated values with a header line."""
-    yield from _delimited(stream, source, ",")
+@dataclass(frozen=True)
+class TableHeader:
+    """What is known of the header of csv and tsv files before they are read.
+
+    Args:
+        names: of the columns, for files without a header line; a first line that holds exactly
+            these names is one all the same.
+        known: names in lower case that mean something; a first line with none of them, and with
+            numbers or sentences, is refused. None takes any first line for a header.
+    """
+
+    names: tuple[str, ...] = ()
+    known: frozenset[str] | None = None
 
 
-def read_tsv(stream: BinaryIO, source: str) -> Iterator[Parsed]:
+def read_csv(
+    stream: BinaryIO, source: str, header: TableHeader = TableHeader()
+) -> Iterator[Parsed]:
+    """Yield one dict a record of comma-separated values."""
+    yield from _delimited(stream, source, ",", header)
+
+
+def read_tsv(
+    stream: BinaryIO, source: str, header: TableHeader = TableHeader()
+) -> Iterator[Parsed]:
     """Yield one dict a record of tab-separated values; quotes work as in csv."""
-    yield from _delimited(stream, source, "\t")
+    yield from _delimited(stream, source, "\t", header)
 
 
-def _delimited(stream: BinaryIO, source: str, delimiter: str) -> Iterator[Parsed]:
+def _delimited(
+    stream: BinaryIO, source: str, delimiter: str, expected: TableHeader
+) -> Iterator[Parsed]:
     # The csv module's limit is global and 128 KiB by default; raising it harms nobody.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
     lines = _TextLines(stream)
     # strict: a stray quote is an error we report, instead of cells that silently swallow others.
     records = csv.reader(lines, delimiter=delimiter, strict=True)
-    header: list[str] | None = None
+    header: Sequence[str] = expected.names
+    begun = False
     for first, cells, problem in _records(records, lines):
-        if header is None:
+        at_start, begun = not begun, True
+        if at_start and not expected.names:
             header = _header(cells, problem, f"{source}:{first}", delimiter)
+            _require_no_row(header, expected, f"{source}:{first}")
+        elif at_start and _folded(cells) == _folded(header):
+            continue
         elif problem is None and len(cells) != len(header):
             problem = f"{len(cells)} cells under {len(header)} column names"
             yield Parsed(first, lines.raw, problem)
@@ -82,6 +118,30 @@ def _header(cells: list[str], problem: str | None, where: str, delimiter: str) -
             do="rename it to .tsv" if other == "\t" else "save it with commas, or as .jsonl",
         )
     return names
+
+
+def _require_no_row(names: Sequence[str], expected: TableHeader, where: str) -> None:
+    if expected.known is None or not expected.known.isdisjoint(_folded(names)):
+        return
+    if any(_is_value(name) for name in names):
+        raise DataError(
+            "the first line is a row, and no header",
+            where=where,
+            found=", ".join(names)[:300],
+            expected="one line of column names",
+            do="name the columns with data.column_names (or column_names in custom_dataset_info, "
+            "or swift dataset --column-names), or put a header line above the rows",
+        )
+
+
+def _is_value(cell: str) -> bool:
+    """Tell whether a cell is a number or a sentence, which names of columns are not."""
+    sentence = cell.endswith(_SENTENCE_END) or len(cell) > _LONGEST_NAME or "\n" in cell
+    return sentence or _NUMBER.fullmatch(cell) is not None
+
+
+def _folded(cells: Sequence[str]) -> list[str]:
+    return [cell.strip().lower() for cell in cells]
 
 
 class _TextLines:

@@ -108,11 +108,11 @@ def _of_entry(
     origin: dict[str, str] | None = None,
     options: RowOptions | None = None,
 ) -> Iterator[SourceFile]:
+    # Not `options or`: options that leave rows as they are may still name columns.
+    options = RowOptions() if options is None else options
     for each in found:
         known = each.provenance | (origin or {})
-        yield SourceFile(
-            role, spec, each.path, each.name, known, options or RowOptions(), each.is_local
-        )
+        yield SourceFile(role, spec, each.path, each.name, known, options, each.is_local)
 
 
 def spec_files(

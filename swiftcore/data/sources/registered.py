@@ -90,6 +90,7 @@ def register_dataset(
     hf_dataset_id: str | None = None,
     ms_dataset_id: str | None = None,
     columns: Mapping[str, str] | None = None,
+    column_names: Sequence[str] = (),
     messages: Mapping[str, object] | None = None,
     subsets: Sequence[str | Mapping[str, object]] = (),
     split: Sequence[str] = (),
@@ -103,6 +104,7 @@ def register_dataset(
         hf_dataset_id: `org/name` on Hugging Face.
         ms_dataset_id: `org/name` on ModelScope.
         columns: `{source name: standard name}`.
+        column_names: names of the columns of csv and tsv files without a header line.
         messages: keys of its messages, see `RowOptions`.
         subsets: names, or objects with name and columns.
         split: splits of a hub dataset to take.
@@ -123,7 +125,7 @@ def register_dataset(
     facts: dict[str, object] = {"name": name, "path": path}
     facts |= {"hf_dataset_id": hf_dataset_id, "ms_dataset_id": ms_dataset_id}
     facts |= {"columns": columns, "messages": messages, "split": list(split)}
-    facts["subsets"] = list(subsets)
+    facts |= {"subsets": list(subsets), "column_names": list(column_names)}
     dataset = dataset_of({k: v for k, v in facts.items() if v}, file, str(file))
     if preprocess is not None:
         function = _named_function(preprocess, file, str(file))

@@ -13,7 +13,7 @@ _ALIASES = {"dataset_name": "name", "dataset_path": "path", "hf": "hf_dataset_id
 _ALIASES |= {"ms": "ms_dataset_id", "subset": "name"}
 _KEYS = {
     *("name", "path", "hf_dataset_id", "ms_dataset_id", "columns", "messages", "subsets", "split"),
-    *("tags", "help", "huge_dataset", "is_weak_subset"),
+    *("column_names", "tags", "help", "huge_dataset", "is_weak_subset"),
 }
 _MESSAGE_KEYS = {
     *("role_key", "content_key", "inner_key", "user_role", "assistant_role", "system_role"),
@@ -88,6 +88,7 @@ def dataset_of(facts: Mapping[str, object], file: Path, where: str) -> Registere
     options = RowOptions(
         _names(found.get("columns"), f"{where}.columns"),
         _message_options(found.get("messages"), f"{where}.messages"),
+        column_names=checked_names(found.get("column_names"), f"{where}.column_names"),
     )
     digest = sha256_of(file.read_bytes()).hexdigest()
     return RegisteredDataset(
@@ -100,6 +101,24 @@ def dataset_of(facts: Mapping[str, object], file: Path, where: str) -> Registere
         tuple(str(item) for item in _items(found.get("split"), where)),
         {"registered_by": file.name, "registered_by_sha256": digest},
     )
+
+
+def checked_names(value: object, where: str) -> tuple[str, ...]:
+    """Return names of the columns of files without a header line.
+
+    Raises:
+        UsageError: they are no list of names, each once.
+    """
+    names = tuple(name.strip() if isinstance(name, str) else "" for name in _items(value, where))
+    if not all(names) or len({name.lower() for name in names}) < len(names):
+        raise UsageError(
+            "column names are no names, each once",
+            where=where,
+            found=value,
+            expected="one name for each column of the file",
+            do="make up a name for a column that is not needed",
+        )
+    return names
 
 
 def _subset(item: object, where: str) -> Subset:

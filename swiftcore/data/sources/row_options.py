@@ -41,11 +41,13 @@ class RowOptions:
         messages: keys of the messages: role_key, content_key, inner_key, and user_role,
             assistant_role, system_role, each a name or a list of names.
         preprocess: function that gets the row and returns one; None or an exception sets it aside.
+        column_names: names of the columns of csv and tsv files without a header line.
     """
 
     columns: dict[str, str] = field(default_factory=dict)
     messages: dict[str, str | list[str]] = field(default_factory=dict)
     preprocess: FunctionInFile | None = None
+    column_names: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.columns or self.messages or self.preprocess)

@@ -13,9 +13,16 @@ from transformers import AutoTokenizer
 from swiftcore.template import get_template, list_agent_templates, list_templates
 
 RECORDS = SHARED / "reference" / "golden_examples"
-# case id -> why ours differs. ms-swift parses control tokens that stand in user text; the recorded
-# sample holds no such row, so nothing is excused.
-EXCEPTIONS: dict[str, str] = {}
+# Case id -> why ours differs, here and in docs/templates.md.
+_NO_SYSTEM = (
+    "without a system prompt ms-swift leaves the placeholder itself, {{SYSTEM}}, in the last turn; "
+    "the model's published template writes nothing there, and so do we"
+)
+EXCEPTIONS: dict[str, str] = {
+    "plain/mistral_nemo/edge_whitespace/train": _NO_SYSTEM,
+    "plain/mistral_nemo/mixed_think/train": _NO_SYSTEM,
+    "plain/mistral_nemo/starts_with_assistant/train": _NO_SYSTEM,
+}
 LOSS_SCALES = {"default", "last_round", "all", "ignore_empty_think", "hermes", "react"}
 
 
@@ -43,13 +50,11 @@ def _tokenizer(name: str):
 
 def test_the_recorded_cases_are_there():
     shared_file("reference", "golden_examples", "templates.jsonl")
-    assert len(_cases()) >= 226
+    assert len(_cases()) >= 278
 
 
 @pytest.mark.parametrize("case", _cases(), ids=lambda case: case["id"])
 def test_encoding_equals_the_record(case):
-    if case["id"] in EXCEPTIONS:
-        pytest.skip(EXCEPTIONS[case["id"]])
     template = get_template(
         case["template"],
         _tokenizer(case["tokenizer"]),
@@ -58,6 +63,10 @@ def test_encoding_equals_the_record(case):
     )
     encoded = template.encode(case["input"], mode=case["mode"])
     expected = case["expected"]
+    if case["id"] in EXCEPTIONS:
+        assert "{{SYSTEM}}" in expected["text"]
+        assert encoded.text == expected["text"].replace("{{SYSTEM}}\n\n", "")
+        return
     assert encoded.text == expected["text"]
     assert encoded.input_ids == expected["input_ids"]
     if case["mode"] == "infer":

@@ -74,9 +74,9 @@ class ChatTemplate:
     thinking_marks: tuple[str, str] = ("<think>", "</think>")
 
     @property
-    def can_think(self) -> bool:
-        """Whether the family has think blocks at all."""
-        return self.is_thinking or bool(self.thinking_prefix or self.non_thinking_prefix)
+    def always_thinks(self) -> bool:
+        """Whether no prompt can ask the model not to think."""
+        return self.thinks_by_default and not self.non_thinking_prefix
 
     def named(self, name: str, **changes: Any) -> "ChatTemplate":
         """Return the template under another name, with what is different there."""

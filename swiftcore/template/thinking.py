@@ -85,10 +85,11 @@ class ThinkingControls:
 
     def problem(self, family: ChatTemplate) -> str | None:
         """Say which control the family has no use for, if one is set."""
-        if self.enable_thinking is not None and not family.can_think:
-            return "knows no thinking: enable_thinking would do nothing"
-        if self.enable_thinking is False and not family.non_thinking_prefix:
-            return "always thinks: enable_thinking can't be false (response_prefix can be empty)"
+        if self.enable_thinking is not None:
+            if family.thinking_prefix == family.non_thinking_prefix:
+                return "opens prompts one way only: enable_thinking would do nothing"
+            if not self.enable_thinking and family.always_thinks:
+                return "always thinks: enable_thinking can't be false (response_prefix can be '')"
         if self.preserve_thinking is not None and not family.is_thinking:
             return "leaves out no think blocks: preserve_thinking would do nothing"
         if self.add_non_thinking_prefix is not None and not family.non_thinking_prefix:
@@ -126,14 +127,14 @@ def open_answers(
         is_prompt: it asks for the next answer.
         last_counts: only the last answer is trained.
     """
-    if not family.is_thinking:
+    if not family.is_thinking and not family.non_thinking_prefix:
         return [(_plain_opening(family, turn), turn.answer) for turn in rounds]
     last_user = max(index for index, turn in enumerate(rounds) if turn.source == "user")
     preserves = controls.preserve_thinking
     if preserves is None:
         preserves = family.preserve_thinking
     if preserves is None:
-        preserves = not (is_prompt or last_counts)
+        preserves = not family.is_thinking or not (is_prompt or last_counts)
     opened: list[Answer] = []
     for index, turn in enumerate(rounds):
         if turn.answer is None:

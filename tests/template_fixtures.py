@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import json
 import re
 import shutil
 from pathlib import Path
@@ -9,8 +10,6 @@ from pathlib import Path
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-from swiftcore.template.definition import ChatTemplate
 
 SHARED = Path(__file__).parents[2] / "shared"
 SPECIAL = [
@@ -87,37 +86,39 @@ def small_tokenizer(chat_template: str | None = None) -> PreTrainedTokenizerFast
     return tokenizer
 
 
-_MARK = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{3,30}\]|\[gMASK\]|\]~!?b\[|\]~b\]|\[e~\[")
+# What is a control token in the published templates of /data/chat_templates, by its looks.
+_CONTROL = re.compile(
+    r"<\|[^|<>]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?s>|\[/?[A-Z_]{3,30}\]|<(?:start|end)_of_turn>"
+    r"|<(?:bos|eos|pad)>|</?seed:[a-z_]+>|<用户>|<AI>|<_[a-z]+>"
+)
 
 
-def marks_of(family: ChatTemplate) -> list[str]:
-    """Return what looks like a control token in a family's texts, and what it says is one."""
-    texts = [getattr(family, field) for field in ("prefix", "system_prefix", "prompt", "suffix")]
-    texts += [family.system_prompt, family.chat_sep, family.answer_opening, *family.stop_words]
-    found = {mark for text in texts if text for mark in _MARK.findall(text)}
-    return sorted(found | set(family.control_tokens))
-
-
-def family_tokenizer(*families: ChatTemplate) -> PreTrainedTokenizerFast:
-    """Build a tokenizer that has the control tokens of families, and the ids that some name."""
+def tokenizer_for_template(source: str, **tokens: str) -> PreTrainedTokenizerFast:
+    """The small tokenizer with every control token that a template's text names."""
+    tokens = {"bos_token": "<BOS>", "eos_token": "<EOS>"} | tokens
     backend = Tokenizer.from_str(_backend().to_str())
-    known = {entry.content for entry in backend.get_added_tokens_decoder().values()}
-    marks = [mark for family in families for mark in marks_of(family) if mark not in known]
-    names = ["<_user_id>", "<_bot_id>", "<_bos>", "<_eos>"]
-    # yi_vl names a token by an id above 8,000.
-    padding = [f"<_unused_{index}>" for index in range(8400)] if _names_high_id(families) else []
-    new = dict.fromkeys([*marks, *names, *padding])
-    backend.add_tokens([AddedToken(text, special=True, normalized=False) for text in new])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<_bos>", eos_token="<_eos>", pad_token="<|endoftext|>"
-    )
-    tokenizer.user_token_id = backend.token_to_id("<_user_id>")
-    tokenizer.bot_token_id = backend.token_to_id("<_bot_id>")
+    found = {*_CONTROL.findall(source), *tokens.values()}
+    backend.add_tokens([AddedToken(text, special=True, normalized=False) for text in sorted(found)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **tokens)
+    tokenizer.chat_template = source
     return tokenizer
 
 
-def _names_high_id(families: tuple[ChatTemplate, ...]) -> bool:
-    return any("{{ID:8" in family.prompt for family in families)
+def published_templates() -> list[tuple[str, str]]:
+    """Every real chat template of the shared folder: its name and its text."""
+    folder = shared_file("data", "chat_templates")
+    found: list[tuple[str, str]] = []
+    for path in sorted(folder.rglob("*")):
+        if path.suffix not in (".jinja", ".json"):
+            continue
+        source = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            document = json.loads(source)
+            source = document.get("chat_template") if isinstance(document, dict) else None
+        # Generation settings name the file of their template in the same field.
+        if source and "{" in source:
+            found.append((path.relative_to(folder).as_posix(), source))
+    return found
 
 
 def chat(*contents: str, system: str | None = None) -> list[dict[str, str]]:

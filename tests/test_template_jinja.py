@@ -1,6 +1,7 @@
 """A model's own Jinja chat template: rendering, proof of the answers, limits, inference, parity."""
 
 import json
+from collections import Counter
 from datetime import date
 
 import pytest
@@ -13,15 +14,17 @@ from template_fixtures import (
     TOOLS,
     chat,
     labelled_text,
+    published_templates,
     real_tokenizer,
     shared_file,
     small_tokenizer,
+    tokenizer_for_template,
 )
 
 from swiftcore.errors import DataError, UsageError
 from swiftcore.template import get_template, infer_template, parity_report, render_chat
-from swiftcore.template import sandbox as sandbox_module
-from swiftcore.template.sandbox import render
+from swiftcore.template.jinja import sandbox as sandbox_module
+from swiftcore.template.jinja.sandbox import render
 
 TODAY = date(2024, 7, 26)
 PUBLISHED = SHARED / "data" / "chat_templates"
@@ -44,6 +47,31 @@ REPLIED = [
     {"role": "tool_response", "content": "21"},
     {"role": "assistant", "content": "21."},
 ]
+KINDS = {
+    "one round": {"messages": chat("first question", "an answer")},
+    "two rounds": {"messages": chat("first question", "one", "second question", "four")},
+    "system": {
+        "messages": chat("first question", "one", "second question", "four", system="Be kind.")
+    },
+    "thinking": {
+        "messages": chat(
+            "first question",
+            "<think>\nhm\n</think>\n\ntwo",
+            "second question",
+            "<think>\nho\n</think>\n\nfour",
+        )
+    },
+    "spaces": {"messages": chat(" first question ", " two\n", "second question", "four  ")},
+    "tools": {
+        "messages": [
+            *chat("first question"),
+            CALL,
+            {"role": "tool_response", "content": "reply of the tool"},
+            {"role": "assistant", "content": "21."},
+        ],
+        "tools": TOOLS,
+    },
+}
 TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20).filter(
     lambda text: text == text.strip()
 )
@@ -133,9 +161,6 @@ REFUSED = {
     "words left out": "{% for m in messages %}<|im_start|>{{ m.role }}\n"
     "{{ m.content[:3] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
-    "history rewritten": "{% for m in messages %}<|im_start|>{{ m.role }}\n"
-    "{% if loop.last or m.role == 'user' %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
     "no prompt": "{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}<|im_end|>"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>bot: {% endif %}",
 }
@@ -148,12 +173,156 @@ def test_answers_that_cannot_be_proven_are_refused(source):
         template.encode({"messages": chat("question", "answer one", "more", "answer two")})
 
 
-def test_rewritten_history_can_be_trained_on_its_last_answer():
-    tokenizer = small_tokenizer(REFUSED["history rewritten"])
-    template = get_template("jinja", tokenizer, loss_scale="last_round")
-    encoded = template.encode({"messages": chat("question", "answer one", "more", "answer two")})
+HISTORY_REWRITTEN = """\
+{% for m in messages %}<|im_start|>{{ m.role }}
+{% if loop.last or m.role == 'user' %}{{ m.content }}{% endif %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+@pytest.mark.parametrize("loss_scale", ["default", "last_round"])
+def test_rewritten_history_is_trained_on_its_last_answer(loss_scale):
+    tokenizer = small_tokenizer(HISTORY_REWRITTEN)
+    template = get_template("jinja", tokenizer, loss_scale=loss_scale)
+    messages = chat("question", "answer one", "more", "answer two")
+    encoded = template.encode({"messages": messages})
     assert labelled_text(tokenizer, encoded) == "answer two<|im_end|>"
     assert "answer one" not in encoded.text
+    reason = "it writes an answer differently once the conversation goes on"
+    assert template.untrained == ({reason: 1} if loss_scale == "default" else {})
+    messages[1]["loss"] = True
+    with pytest.raises(DataError, match="once the conversation goes on"):
+        template.encode({"messages": messages})
+
+
+THINKING_STRIPPED = """\
+{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content.split('</think>')[-1] if m.role == 'assistant' else m.content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+<think>
+{% endif %}"""
+
+
+def test_an_answer_the_prompt_begins_is_trained_as_it_will_be_served():
+    tokenizer = small_tokenizer(THINKING_STRIPPED)
+    template = get_template("jinja", tokenizer)
+    thoughtful = "<think>\nhm\n</think>\n\nfour"
+    encoded = template.encode({"messages": chat("one", "two", "three", thoughtful)})
+    assert labelled_text(tokenizer, encoded) == "hm\n</think>\n\nfour<|im_end|>"
+    prompt = render_chat(template, chat("one", "two", "three")).input_ids
+    assert encoded.input_ids[: len(prompt)] == prompt
+    assert encoded.text[len(tokenizer.decode(prompt)) :] == "hm\n</think>\n\nfour<|im_end|>"
+    with pytest.raises(DataError, match="no prefix of the conversation"):
+        template.encode({"messages": chat("one", "four")})
+
+
+PARTS = """\
+{% for m in messages %}<|im_start|>{{ m.role }}
+{% for part in m.content %}{{ part['text'] }}{% endfor %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+def test_content_comes_as_parts_where_the_template_wants_parts():
+    tokenizer = small_tokenizer(PARTS)
+    template = get_template("jinja", tokenizer)
+    encoded = template.encode({"messages": chat("one", "two", "three", "four")})
+    assert labelled_text(tokenizer, encoded) == "two<|im_end|>four<|im_end|>"
+    assert template.stop_words == ["<|im_end|>"]
+
+
+ENDING = (
+    "{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CALLING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content or '' }}{% if m.tool_calls %}"
+)
+CALL_STYLES = {
+    "object": "{{ c.function | tojson }}",
+    "text": "{{ c.function.name + c.function.arguments }}",
+    "no repr": "{{ c.function.name ~ c.function.arguments }}",
+    "no content": "{% if m.content is none %}{{ c | tojson }}{% endif %}",
+    "named ids": "{{ c.id }}{{ c.function.arguments | tojson }}",
+}
+CALL_STYLES = {
+    name: f"{{% for c in m.tool_calls %}}{style}{{% endfor %}}"
+    for name, style in CALL_STYLES.items()
+}
+
+
+@pytest.mark.parametrize("calls", CALL_STYLES.values(), ids=CALL_STYLES)
+def test_calls_are_written_the_way_the_template_takes_them(calls):
+    tokenizer = small_tokenizer(CALLING + calls + ENDING)
+    template = get_template("jinja", tokenizer)
+    encoded = template.encode({"messages": [*chat("w"), *REPLIED], "tools": TOOLS})
+    call, end, reply = labelled_text(tokenizer, encoded).partition("<|im_end|>")
+    assert "get_weather" in call
+    assert '"city": "Paris"' in call.replace("\\", "")
+    assert end + reply == "<|im_end|>21.<|im_end|>"
+
+
+def test_calls_that_a_template_leaves_out_are_refused():
+    template = get_template("jinja", small_tokenizer(CALLING + ENDING))
+    with pytest.raises(DataError, match="leaves a tool call out"):
+        template.encode({"messages": [*chat("w"), *REPLIED], "tools": TOOLS})
+
+
+def test_of_several_templates_the_one_for_tools_is_taken():
+    tokenizer = small_tokenizer()
+    tokenizer.chat_template = {
+        "default": CALLING + ENDING,
+        "tool_use": "tools! " + CALLING + CALL_STYLES["object"] + ENDING,
+    }
+    template = get_template("jinja", tokenizer)
+    with_tools = template.encode({"messages": [*chat("w"), *REPLIED], "tools": TOOLS})
+    assert with_tools.text.startswith("tools! ")
+    assert template.encode({"messages": chat("w", "v")}).text.startswith("<|im_start|>")
+
+
+def test_every_published_template_trains_with_proof_or_says_why_not():
+    """All real templates over six kinds of rows; the counts are those of docs/templates.md."""
+    trained, reasons, wrong = Counter(), Counter(), []
+    for path, source in published_templates():
+        tokenizer = tokenizer_for_template(source)
+        template = get_template("jinja", tokenizer, today=TODAY)
+        for kind, row in KINDS.items():
+            try:
+                encoded = template.encode(row)
+            except DataError as err:
+                reasons[err.message.partition(": ")[2] or "refused by the template"] += 1
+                continue
+            trained[kind] += 1
+            told = labelled_text(tokenizer, encoded)
+            last = row["messages"][-1]["content"].rpartition("</think>")[2].strip()
+            prompt = render_chat(template, row["messages"][:-1], row.get("tools")).input_ids
+            held = [
+                encoded.input_ids[: len(prompt)] == prompt,
+                told.rstrip().endswith(tuple(template.stop_words)) or "return" in told,
+                last in told,
+                set(encoded.labels[: len(prompt)]) != set(prompt),
+                row["messages"][-2]["content"] not in told,
+            ]
+            if not all(held):
+                wrong.append((path, kind, held, told))
+    assert wrong == []
+    assert dict(trained) == {
+        "one round": 99,
+        "two rounds": 99,
+        "system": 95,
+        "thinking": 98,
+        "spaces": 99,
+        "tools": 50,
+    }
+    assert dict(reasons) == {
+        "refused by the template": 96,
+        "its generation prompt is no prefix of the conversation": 56,
+        "it ends an answer without a stop token": 54,
+        "it leaves a tool call out": 35,
+        "its prompts leave out what was asked": 6,
+        "it leaves words of an answer out": 4,
+        "it writes an answer differently once the conversation goes on": 1,
+    }
 
 
 def test_tokenizer_without_a_chat_template_is_refused():

@@ -1,6 +1,7 @@
 """The one template engine: rows to tokens, in training, evaluation and serving."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -47,6 +48,8 @@ class Template(ABC):
         self.loss_scale: LossScale = parse_loss_scale(options.loss_scale)
         self.pieces = PieceTokenizer(tokenizer, parse_data=options.allow_control_tokens)
         self.stop_ids: list[int] = []
+        # Answers that rows wanted trained and that are not, counted by reason.
+        self.untrained: Counter[str] = Counter()
 
     @property
     @abstractmethod

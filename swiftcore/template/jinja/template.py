@@ -1,0 +1,229 @@
+"""The tokenizer's own chat template as a training template, with proof of what is an answer."""
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cached_property, partial
+from typing import Any
+
+from swiftcore.errors import DataError, UsageError
+from swiftcore.template.agents import AgentTemplate, find_agent_template
+from swiftcore.template.conversation import AnswerPart, Conversation, Mode
+from swiftcore.template.jinja.answers import AnswerFinder, Range, StopTokens, no_proof
+from swiftcore.template.jinja.messages import (
+    PROBE_TOOL,
+    MessageStyle,
+    Written,
+    as_content,
+    find_call_style,
+    find_text_style,
+    rewrite_tools,
+    write_messages,
+)
+from swiftcore.template.jinja.sandbox import MARKS, Rendered, render
+from swiftcore.template.registry import JINJA
+from swiftcore.template.spans import Author, Span, cut
+from swiftcore.template.template import Template, TemplateOptions
+
+# Stand for a control token's text in the data while the template renders: private-use characters
+# around a number, which no whitespace or JSON handling touches.
+_HOLD_START, _HOLD_END = "\U000f1b01", "\U000f1b02"
+_HOLD = re.compile(f"{_HOLD_START}(\\d+){_HOLD_END}")
+
+
+class JinjaTemplate(Template):
+    """The chat template that came with the tokenizer.
+
+    Raises:
+        UsageError: the tokenizer has none.
+    """
+
+    def __init__(self, tokenizer: Any, options: TemplateOptions) -> None:
+        super().__init__(JINJA, tokenizer, options)
+        self._sources = {
+            with_tools: read_chat_template(tokenizer, with_tools=with_tools)
+            for with_tools in (False, True)
+        }
+        self._agent = find_agent_template(options.agent_template or "hermes")
+        self._token_ids = self.pieces.token_ids
+        forbidden = [*MARKS, _HOLD_START, _HOLD_END]
+        if not options.allow_control_tokens:
+            forbidden = [*sorted(self._token_ids, key=len, reverse=True), *forbidden]
+        self._unsafe = re.compile("|".join(map(re.escape, forbidden)))
+
+    @property
+    def default_system(self) -> str | None:
+        """The caller's system prompt; the template may have one of its own."""
+        return self.options.system
+
+    @property
+    def agent(self) -> AgentTemplate:
+        """How calls are read back; writing them is the template's own affair."""
+        return self._agent
+
+    @property
+    def stop_words(self) -> list[str]:
+        """The stop token the template ends an answer with, and the eos token."""
+        words = (self._stops.ending, self.tokenizer.eos_token)
+        return list(dict.fromkeys(word for word in words if word))
+
+    @cached_property
+    def text_style(self) -> MessageStyle:
+        """How this template wants text."""
+        return find_text_style(self._probe)
+
+    @cached_property
+    def call_style(self) -> MessageStyle:
+        """How this template wants text and tool calls."""
+        return find_call_style(self._probe, self.text_style)
+
+    def _probe(self, messages: list[dict[str, Any]], tools: list[Any]) -> str:
+        return self._render(messages, tools=tools, prompt=False).text
+
+    @cached_property
+    def _stops(self) -> StopTokens:
+        is_special = self.pieces.is_special
+        special = [token for token, token_id in self._token_ids.items() if is_special(token_id)]
+        stops = StopTokens(special, self.tokenizer.eos_token)
+        content = partial(as_content, style=self.text_style)
+        for tools in ([], [PROBE_TOOL]):  # some can't be rendered without tools
+            with suppress(DataError):
+                stops.learn(partial(self._render, tools=tools), content)
+                break
+        return stops
+
+    def spans(self, conversation: Conversation, mode: Mode) -> list[Span]:
+        """Render the conversation and weigh what the assistant said."""
+        held: list[str] = []
+        hold = partial(self._hold, held)
+        written = self._written(conversation, hold)
+        tools = rewrite_tools(conversation.tools, hold)
+        if mode == "infer":
+            text = self._render(written.messages, tools=tools, prompt=True).text
+            _check_holds(text, len(held), conversation)
+            prefix = self.options.response_prefix
+            return [*_release([Span(text)], held), *([Span(prefix)] if prefix else [])]
+        answers = [turn.answer for turn in conversation.rounds if turn.answer is not None]
+        finder = AnswerFinder(partial(self._render, tools=tools), self._stops)
+        wanted = [not self._is_skipped(index, answers) for index in range(len(answers))]
+        proven = finder.find(written.messages, written.answers, wanted)
+        self._note(proven.problems, answers)
+        _check_holds(proven.text, len(held), conversation)
+        return _release(self._weigh(proven.text, proven.ranges, answers), held)
+
+    def _written(self, conversation: Conversation, rewrite: Any) -> Written:
+        system = conversation.system
+        if system is None:
+            system = self.default_system
+        has_calls = any(
+            part.call is not None for turn in conversation.rounds for part in turn.answer or ()
+        )
+        style = self.call_style if has_calls else self.text_style
+        return write_messages(conversation, system=system, style=style, rewrite=rewrite)
+
+    def _note(self, problems: dict[int, str], answers: list[tuple[AnswerPart, ...]]) -> None:
+        """Count the answers that are not trained; one whose row insists on it is an error."""
+        for index, reason in problems.items():
+            if any(part.loss for part in answers[index]):
+                raise no_proof(reason, f"answer {index + 1}, which has loss true")
+            self.untrained[reason] += 1
+
+    def _weigh(
+        self,
+        text: str,
+        ranges: list[Range | None],
+        answers: list[tuple[AnswerPart, ...]],
+    ) -> list[Span]:
+        outside = 1.0 if self.loss_scale.base == "all" else 0.0
+        spans: list[Span] = []
+        position = 0
+        for found, parts in zip(ranges, answers, strict=True):
+            if found is None:
+                continue
+            start, end = found
+            spans.append(Span(text[position:start], weight=outside))
+            factor = _message_weight(parts)
+            body = text[start:end]
+            runs = [(length, weight * factor) for length, weight in self.loss_scale.runs(body)]
+            spans += cut([Span(body)], runs)
+            position = end
+        return [*spans, Span(text[position:], weight=outside)]
+
+    def _is_skipped(self, index: int, answers: list[tuple[AnswerPart, ...]]) -> bool:
+        trained = self.loss_scale.base != "last_round" or index == len(answers) - 1
+        flags = [part.loss for part in answers[index] if part.loss is not None]
+        return not any(flags) if flags else not trained
+
+    def _hold(self, held: list[str], text: str, author: Author) -> str:
+        """Replace control tokens that may not be parsed, and our own marks, by placeholders."""
+
+        def replace_one(found: re.Match[str]) -> str:
+            token = self._token_ids.get(found.group())
+            own_words = token is not None and not self.pieces.is_special(token)
+            if author is Author.ASSISTANT and own_words:
+                return found.group()
+            held.append(found.group())
+            return f"{_HOLD_START}{len(held) - 1}{_HOLD_END}"
+
+        return self._unsafe.sub(replace_one, text)
+
+    def _render(
+        self, messages: list[dict[str, Any]], *, tools: list[Any], prompt: bool
+    ) -> Rendered:
+        return render(
+            self._sources[bool(tools)],
+            today=self.options.today,
+            messages=messages,
+            tools=tools or None,
+            documents=None,
+            add_generation_prompt=prompt,
+            **self.tokenizer.special_tokens_map,
+        )
+
+
+def read_chat_template(tokenizer: Any, *, with_tools: bool = False) -> str:
+    """Return the tokenizer's Jinja text; of several the one transformers would choose.
+
+    Raises:
+        UsageError: it has none.
+    """
+    source = getattr(tokenizer, "chat_template", None)
+    if isinstance(source, Mapping):
+        source = source.get("tool_use" if with_tools else "default") or source.get("default")
+    if not isinstance(source, str) or not source:
+        raise UsageError(
+            "the tokenizer has no chat template of its own",
+            where="template: jinja",
+            found="no chat_template.jinja and none in tokenizer_config.json",
+            expected="a Jinja chat template",
+            do="name a registered template; `swift template list` shows them",
+        )
+    return source
+
+
+def _release(spans: list[Span], held: list[str]) -> list[Span]:
+    """Put the held control tokens back, as data."""
+    released: list[Span] = []
+    for span in spans:
+        position = 0
+        for found in _HOLD.finditer(span.text):
+            released.append(Span(span.text[position : found.start()], weight=span.weight))
+            token = held[int(found.group(1))]
+            released.append(Span(token, Author.DATA, weight=span.weight))
+            position = found.end()
+        released.append(Span(span.text[position:], weight=span.weight))
+    return released
+
+
+def _check_holds(text: str, expected: int, conversation: Conversation) -> None:
+    found = len(_HOLD.findall(text))
+    if text.count(_HOLD_START) != found or text.count(_HOLD_END) != found:
+        raise no_proof("it cuts or escapes the row's text", f"{found} of {expected} marks whole")
+
+
+def _message_weight(parts: tuple[AnswerPart, ...]) -> float:
+    scales = {part.loss_scale for part in parts if part.loss_scale is not None}
+    flags = {part.loss for part in parts}
+    if len(scales) > 1 or (False in flags and True in flags):
+        raise no_proof("messages of one answer have different weights", sorted(scales))
+    return scales.pop() if scales else 1.0

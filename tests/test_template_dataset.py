@@ -4,13 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from template_fixtures import QWEN2_5_LIKE, TOOLS, chat, small_tokenizer
 
+from swiftcore.data import Pool
 from swiftcore.data.columns import EncodedRow, column_kinds, encode_row, joined_kinds, to_table
 from swiftcore.errors import DataError
 from swiftcore.recipe.sections import TemplateSection
@@ -41,12 +41,12 @@ def dataset(tmp_path):
     return write_dataset(tmp_path / "dataset", train=ROWS, val=ROWS[:2])
 
 
-def write_dataset(folder: Path, **splits: list[dict]) -> Path:
+def write_dataset(folder: Path, rows_a_group: int = 4096, **splits: list[dict]) -> Path:
     folder.mkdir()
     for split, rows in splits.items():
         encoded = [encode_row(row, 0, line) for line, row in enumerate(rows, start=1)]
         table = to_table(encoded, joined_kinds([column_kinds(encoded)]))
-        pq.write_table(table, folder / f"{split}.parquet")
+        pq.write_table(table, folder / f"{split}.parquet", row_group_size=rows_a_group)
     return folder
 
 
@@ -158,33 +158,6 @@ def test_missing_and_damaged_encoded_rows_say_so(tmp_path):
         load_encoded(tmp_path, "train")
 
 
-class _Spans(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.text: dict[str, str] = {"plain": "", "trained": "", "weighted": "", "": ""}
-        self._kind = ""
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self._kind = (dict(attrs).get("class") or "").split(" ")[0] if tag == "span" else ""
-
-    def handle_data(self, data):
-        self.text[self._kind] = self.text.get(self._kind, "") + data
-
-
-def test_card_shows_trained_text_and_escapes_the_data(dataset, tmp_path):
-    encode(dataset, tmp_path / "out", loss_scale="hermes")
-    page = (tmp_path / "out" / "card.html").read_text(encoding="utf-8")
-    spans = _Spans()
-    spans.feed(page)
-    assert "script" not in spans.tags
-    assert "<script>alert(1)</script>" in spans.text["trained"]
-    assert "<b>&amp;</b> <|im_end|>" in spans.text["plain"]
-    assert '{"name": "get_weather", "arguments": {"city": "Paris"}}' in spans.text["weighted"]
-    assert "http" not in page
-
-
 def test_another_process_without_threads_writes_the_same_bytes(dataset, tmp_path):
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, 'tests')\n"
@@ -212,3 +185,33 @@ def test_last_answer_only_with_last_round(tmp_path):
     assert get_template("chatml", small_tokenizer(), loss_scale="last_round").encode(
         ROWS[1]
     ).num_labels == len(labels)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"loss_scale": "hermes"}, {"max_length": 48, "truncation_strategy": "left"}],
+    ids=str,
+)
+def test_several_processes_write_the_same_bytes(tmp_path, monkeypatch, options):
+    monkeypatch.setattr("swiftcore.template.dataset._ROWS_A_PROCESS", 1)
+    dataset = write_dataset(tmp_path / "dataset", rows_a_group=4, train=ROWS * 3)
+    tokenizer = small_tokenizer(QWEN2_5_LIKE)
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    digests = []
+    for processes in (1, 2):
+        out = tmp_path / f"encoded-{processes}"
+        report = encode_dataset(
+            TemplateSection(**options),
+            dataset,
+            tokenizer,
+            out,
+            method="sft",
+            model_type="qwen3",
+            max_model_length=2048,
+            tokenizer_dir=tmp_path / "tokenizer",
+            pool=Pool(processes),
+        )
+        assert report.splits["train"].kept + sum(report.splits["train"].drops.values()) == 18
+        assert report.control_tokens_as_text == 3
+        digests.append({path.name: path.read_bytes() for path in sorted(out.iterdir())})
+    assert digests[0] == digests[1]

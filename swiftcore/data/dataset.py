@@ -86,9 +86,23 @@ class SplitRows:
     def __len__(self) -> int:
         return self._file.metadata.num_rows
 
-    def batches(self, size: int) -> Iterator[list[Row]]:
-        """Yield the rows in order, `size` at a time; a column a row lacks is absent from it."""
-        batches = self._file.iter_batches(batch_size=size, columns=self._names)
+    def group_sizes(self) -> list[int]:
+        """Return the number of rows of each row group of the file."""
+        metadata = self._file.metadata
+        return [metadata.row_group(place).num_rows for place in range(metadata.num_row_groups)]
+
+    def batches(self, size: int, *, row_groups: Sequence[int] | None = None) -> Iterator[list[Row]]:
+        """Yield the rows in order, `size` at a time; a column a row lacks is absent from it.
+
+        Args:
+            size: most rows of a batch.
+            row_groups: only the rows of these row groups, which must ascend; default: all.
+        """
+        batches = self._file.iter_batches(
+            batch_size=size,
+            columns=self._names,
+            row_groups=None if row_groups is None else list(row_groups),
+        )
         while (batch := self._checked(lambda: next(batches, None))) is not None:
             yield self._rows(batch)
 

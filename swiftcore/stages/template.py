@@ -12,6 +12,7 @@ def _config(recipe: Recipe) -> dict[str, Any]:
 
 
 def _run(run: StageRun) -> Produced:
+    from swiftcore.data import Pool
     from swiftcore.models import load_tokenizer, model_facts
     from swiftcore.template import encode_dataset
 
@@ -25,6 +26,8 @@ def _run(run: StageRun) -> Produced:
         method=run.recipe.train.method,
         model_type=facts["model_type"],
         max_model_length=facts["max_position_embeddings"],
+        tokenizer_dir=folder,
+        pool=Pool(run.runtime.data_processes(), run.runtime.ray_address),
         progress=run.progress,
     )
     return Produced(metrics=report.metrics(), facts={"template": report.settings})

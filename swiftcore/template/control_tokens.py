@@ -46,18 +46,12 @@ class TokenRequest:
         results: ids of each piece, as far as they are known.
         places: which pieces the texts are of.
         texts: what the tokenizer has to encode.
-        expected: the added tokens that each text has to have.
-        num_kept_as_text: control tokens in the pieces that stay ordinary characters.
-        num_parsed_in_data: those that should, but are parsed because the caller wants it.
     """
 
     pieces: list[Piece]
     results: list[list[int]] = field(init=False)
     places: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
-    expected: list[list[int]] = field(default_factory=list)
-    num_kept_as_text: int = 0
-    num_parsed_in_data: int = 0
 
     def __post_init__(self) -> None:
         self.results = [[] for _ in self.pieces]
@@ -94,6 +88,7 @@ class PieceTokenizer:
         self.num_kept_as_text = self.num_parsed_in_data = 0
         # Separators and suffixes: a third of all pieces, and only a handful of texts.
         self._template_texts: dict[str, list[int]] = {}
+        self._span_tokens: dict[str, list[int]] = {}
         self._plain = _without_added_tokens(backend, at_start=True)
         self._plain_inside = _without_added_tokens(backend, at_start=False)
 
@@ -127,11 +122,7 @@ class PieceTokenizer:
         return self.complete(request, self.tokenize(request.texts))
 
     def request(self, pieces: list[Piece]) -> "TokenRequest":
-        """Answer what needs no tokenizer, and gather the texts that do.
-
-        Raises:
-            DataError: a control token's text can't be written as ordinary characters.
-        """
+        """Answer what needs no tokenizer, and gather the texts that do."""
         request = TokenRequest(pieces)
         for index, piece in enumerate(pieces):
             if piece.ids:
@@ -140,22 +131,11 @@ class PieceTokenizer:
             text = piece.text
             if not text:
                 continue
-            is_template = all(span.author is Author.TEMPLATE for span in piece.spans)
-            if is_template and (known := self._template_texts.get(text)) is not None:
+            if piece.is_template and (known := self._template_texts.get(text)) is not None:
                 request.results[index] = list(known)
                 continue
-            matches = self._matches(text)
-            allowed = [match for match in matches if self._is_allowed(match, piece)]
-            if self.parse_data:
-                request.num_parsed_in_data += len(matches) - len(allowed)
-                allowed = matches
-            if len(allowed) == len(matches):
-                request.places.append(index)
-                request.texts.append(text)
-                request.expected.append([match.token for match in allowed])
-            else:
-                request.num_kept_as_text += len(matches) - len(allowed)
-                request.results[index] = self._encode_guarded(text, allowed)
+            request.places.append(index)
+            request.texts.append(text)
         return request
 
     def tokenize(self, texts: list[str]) -> list[list[int]]:
@@ -172,20 +152,41 @@ class PieceTokenizer:
         Raises:
             DataError: a control token's text can't be written as ordinary characters.
         """
-        asked = zip(request.places, request.texts, request.expected, encoded, strict=True)
-        for index, text, expected, ids in asked:
-            if not self.parse_data and self._added_in(ids) != expected:
-                ids = self._encode_guarded(text, self._matches(text))
+        for index, text, ids in zip(request.places, request.texts, encoded, strict=True):
+            piece = request.pieces[index]
+            if self._added_in(ids) != self._template_tokens(piece):
+                ids = self._settled(piece, ids)
             request.results[index] = ids
-            self._remember(request.pieces[index], text, ids)
-        self.num_kept_as_text += request.num_kept_as_text
-        self.num_parsed_in_data += request.num_parsed_in_data
+            if piece.is_template and len(self._template_texts) < _MAX_TEMPLATE_TEXTS:
+                self._template_texts[text] = list(ids)
         return request.results
 
-    def _remember(self, piece: Piece, text: str, ids: list[int]) -> None:
-        is_template = all(span.author is Author.TEMPLATE for span in piece.spans)
-        if is_template and len(self._template_texts) < _MAX_TEMPLATE_TEXTS:
-            self._template_texts[text] = list(ids)
+    def _template_tokens(self, piece: Piece) -> list[int]:
+        """Return the control tokens that the template's own spans of a piece have."""
+        if len(piece.spans) == 1 and not piece.is_template:
+            return []
+        tokens: list[int] = []
+        for span in piece.spans:
+            if span.author is Author.TEMPLATE:
+                known = self._span_tokens.get(span.text)
+                if known is None:
+                    known = [match.token for match in self._matches(span.text)]
+                    if len(self._span_tokens) < _MAX_TEMPLATE_TEXTS:
+                        self._span_tokens[span.text] = known
+                tokens += known
+        return tokens
+
+    def _settled(self, piece: Piece, ids: list[int]) -> list[int]:
+        """Return the ids of a piece in which more than the template's tokens were parsed."""
+        matches = self._matches(piece.text)
+        allowed = [match for match in matches if self._is_allowed(match, piece)]
+        if self.parse_data:
+            self.num_parsed_in_data += len(matches) - len(allowed)
+            return ids
+        self.num_kept_as_text += len(matches) - len(allowed)
+        if self._added_in(ids) == [match.token for match in allowed]:
+            return ids
+        return self._encode_guarded(piece.text, allowed)
 
     def _matches(self, text: str) -> list[_Match]:
         return [

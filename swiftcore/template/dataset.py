@@ -4,33 +4,27 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from swiftcore.data import SplitRows, has_split
-from swiftcore.errors import DataError, RowTooLong, SwiftError
+from swiftcore.data import Pool, SplitRows, has_split
+from swiftcore.errors import DataError
 from swiftcore.progress import Progress, Silent
 from swiftcore.recipe.sections import TemplateSection
 from swiftcore.template.card import write_card
-from swiftcore.template.control_tokens import TokenRequest
-from swiftcore.template.encoded_folder import EncodedWriter, load_encoded
-from swiftcore.template.encoding import Encoded
+from swiftcore.template.encoded_folder import EncodedWriter, TokenizedRow
+from swiftcore.template.encoder import BATCH_ROWS, Drop, EncodeTask, RowEncoder, encode_task
 from swiftcore.template.factory import get_template
 from swiftcore.template.infer import infer_template
 from swiftcore.template.parity import parity_report
 from swiftcore.template.settings import write_template_settings
-from swiftcore.template.spans import Piece
 from swiftcore.template.template import Template
 
-_BATCH_ROWS = 256
+# Below this many rows a process takes longer to start than it saves.
+_ROWS_A_PROCESS = 20_000
 _PARITY_ROWS = 64
 _PERCENTILES = (0, 25, 50, 75, 90, 99, 100)
-_NO_LABEL = "no token counts in the loss"
-
-Row = dict[str, Any]
-_RowIds = list[list[int]] | SwiftError
 
 
 @dataclass(slots=True)
@@ -107,12 +101,26 @@ def encode_dataset(
     method: Literal["pt", "sft"],
     model_type: str | None,
     max_model_length: int | None,
+    tokenizer_dir: Path | None = None,
+    pool: Pool | None = None,
     progress: Progress | None = None,
 ) -> EncodeReport:
     """Encode the train and val splits of a dataset folder.
 
     Writes train.parquet, val.parquet, drops.jsonl, parity.json, swift_template.json, report.json
-    and card.html into `out_dir`. Equal input gives equal bytes.
+    and card.html into `out_dir`. Equal input gives equal bytes, in any number of processes.
+
+    Args:
+        section: the recipe's template section.
+        dataset_dir: the dataset folder.
+        tokenizer: the model's tokenizer.
+        out_dir: where to.
+        method: pt takes rows as plain text.
+        model_type: from the model's config.json, for a template that has to be inferred.
+        max_model_length: the model's own limit.
+        tokenizer_dir: folder of the tokenizer, for processes to load it; None: this process only.
+        pool: where rows are encoded; default: this process.
+        progress: hears how far it is.
 
     Raises:
         DataError: no row of a split is left.
@@ -129,13 +137,19 @@ def encode_dataset(
         for split in ("train", "val"):
             if not has_split(dataset_dir, split):
                 continue
-            rows = SplitRows(dataset_dir, split)
-            encoder = _SplitEncoder(template, split, rows, listener)
+            encoder = _SplitEncoder(
+                template,
+                dataset_dir,
+                split,
+                tokenizer_dir=tokenizer_dir,
+                pool=pool or Pool(),
+                progress=listener,
+            )
             for drop in encoder.run(out_dir / f"{split}.parquet"):
                 drops.write(json.dumps(drop, ensure_ascii=False) + "\n")
             reports[split] = encoder.report
             if split == "train":
-                sample = rows.take(_spread(encoder.kept, _PARITY_ROWS))
+                sample = encoder.rows.take(_spread(encoder.kept, _PARITY_ROWS))
                 parity = parity_report(template, tokenizer, sample)
     if "train" not in reports:
         raise DataError(
@@ -149,7 +163,7 @@ def encode_dataset(
     write_template_settings(out_dir, report.settings)
     _write_json(out_dir / "parity.json", parity)
     _write_json(out_dir / "report.json", report.as_dict())
-    write_card(out_dir / "card.html", template, load_encoded(out_dir, "train"), report.as_dict())
+    write_card(out_dir, template, SplitRows(dataset_dir, "train"))
     return report
 
 
@@ -185,156 +199,114 @@ def resolve_template(
     )
 
 
-@dataclass(slots=True)
-class _Batch:
-    """Consecutive rows on their way to tokens.
-
-    Args:
-        start: index of the first row.
-        plans: pieces of each row, or why it has none.
-        request: what the tokenizer was asked; None when the rows have to be asked for one by one.
-    """
-
-    start: int
-    plans: list[list[Piece] | SwiftError]
-    request: TokenRequest | None = None
-
-
 class _SplitEncoder:
-    """Encodes one split, batch by batch, and keeps the counts.
+    """Encodes one split, here or in several processes, and keeps the counts."""
 
-    Two threads take turns: while the tokenizer, which needs no Python, works on one batch, the next
-    one is planned and the one before is put together.
-    """
-
-    def __init__(self, template: Template, split: str, rows: SplitRows, progress: Progress) -> None:
+    def __init__(
+        self,
+        template: Template,
+        dataset_dir: Path,
+        split: str,
+        *,
+        tokenizer_dir: Path | None,
+        pool: Pool,
+        progress: Progress,
+    ) -> None:
         self._template = template
+        self._dataset_dir = dataset_dir
         self._split = split
-        self._rows = rows
+        self._tokenizer_dir = tokenizer_dir
+        self._pool = pool
         self._progress = progress
-        self._dropped: Counter[str] = Counter()
-        self.report = SplitReport(rows=len(rows))
+        self.rows = SplitRows(dataset_dir, split)
+        self.report = SplitReport(rows=len(self.rows))
         self.kept = array("q")
+        self._lengths = array("q")
+        self._dropped: Counter[str] = Counter()
 
     def run(self, path: Path) -> Iterator[dict[str, Any]]:
-        """Write the split and yield one record for each dropped row."""
-        lengths = array("q")
-        pieces = self._template.pieces
-        found_before, parsed_before = pieces.num_kept_as_text, pieces.num_parsed_in_data
+        """Write the split and yield one record for each dropped row.
+
+        Raises:
+            DataError: no row is left.
+        """
         with EncodedWriter(path) as writer:
-            for batch, row_ids in self._tokenized_batches():
-                for index, outcome in self._outcomes(batch, row_ids):
-                    if isinstance(outcome, Encoded):
-                        writer.add(outcome, index)
-                        lengths.append(len(outcome.input_ids))
-                        self.report.label_tokens += outcome.num_labels
-                        self.kept.append(index)
-                    else:
-                        self._dropped[outcome["reason"]] += 1
-                        yield {"split": self._split, "row": index, **outcome}
-                done = batch.start + len(batch.plans)
-                self._progress.update(done, len(self._rows), f"{self._split} rows encoded")
-        self.report.kept = len(lengths)
-        self.report.control_tokens_as_text = pieces.num_kept_as_text - found_before
-        self.report.control_tokens_parsed = pieces.num_parsed_in_data - parsed_before
-        self.report.tokens = sum(lengths)
-        self.report.length_percentiles = _percentiles(lengths)
+            outcomes = self._in_blocks() if self._is_worth_processes() else self._here()
+            for index, outcome in outcomes:
+                if isinstance(outcome, Drop):
+                    self._dropped[outcome.reason] += 1
+                    yield {"split": self._split, "row": index, **outcome._asdict()}
+                else:
+                    writer.add(outcome)
+                    self._lengths.append(len(outcome.input_ids))
+                    self.report.label_tokens += outcome.num_labels
+                    self.kept.append(index)
+        self.report.kept = len(self._lengths)
+        self.report.tokens = sum(self._lengths)
+        self.report.length_percentiles = _percentiles(self._lengths)
         self.report.drops = dict(sorted(self._dropped.items()))
-        if not lengths:
+        if not self._lengths:
             raise self._nothing_left()
 
-    def _tokenized_batches(self) -> Iterator[tuple[_Batch, list[_RowIds]]]:
-        """Yield each batch with the ids of its rows' pieces, or why they can't be had."""
-        tokenize = self._template.pieces.tokenize
-        with ThreadPoolExecutor(1, thread_name_prefix="tokenizer") as tokenizer:
-            under_way: tuple[_Batch, Future[list[list[int]]]] | None = None
-            for batch in self._planned_batches():
-                texts = batch.request.texts if batch.request is not None else []
-                following = tokenizer.submit(tokenize, texts)
-                if under_way is not None:
-                    yield under_way[0], self._completed(*under_way)
-                under_way = batch, following
-            if under_way is not None:
-                yield under_way[0], self._completed(*under_way)
+    def _is_worth_processes(self) -> bool:
+        several = self._pool.processes > 1 or self._pool.ray_address is not None
+        return several and self._tokenizer_dir is not None and len(self.rows) > _ROWS_A_PROCESS
 
-    def _planned_batches(self) -> Iterator[_Batch]:
+    def _here(self) -> Iterator[tuple[int, TokenizedRow | Drop]]:
+        pieces = self._template.pieces
+        kept, parsed = pieces.num_kept_as_text, pieces.num_parsed_in_data
+        encoder = RowEncoder(self._template)
+        for number, (index, outcome) in enumerate(
+            encoder.encode(self.rows.batches(BATCH_ROWS), start=0), start=1
+        ):
+            if number % BATCH_ROWS == 0:
+                self._tell(index + 1)
+            yield index, outcome
+        self._tell(len(self.rows))
+        self.report.control_tokens_as_text = pieces.num_kept_as_text - kept
+        self.report.control_tokens_parsed = pieces.num_parsed_in_data - parsed
+
+    def _in_blocks(self) -> Iterator[tuple[int, TokenizedRow | Drop]]:
+        for block in self._pool.map(encode_task, self._tasks()):
+            self.report.control_tokens_as_text += block.kept_as_text
+            self.report.control_tokens_parsed += block.parsed_in_data
+            yield from block.outcomes()
+            self._tell(block.stop)
+
+    def _tasks(self) -> list[EncodeTask]:
+        assert self._tokenizer_dir is not None  # `_is_worth_processes` says so
+        settings = json.dumps(self._template.settings)
+        today = self._template.options.today.isoformat()
+        tasks: list[EncodeTask] = []
         start = 0
-        for rows in self._rows.batches(_BATCH_ROWS):
-            plans = [self._plan(row) for row in rows]
-            yield _Batch(start, plans, self._request(plans))
-            start += len(rows)
+        for group, size in enumerate(self.rows.group_sizes()):
+            tasks.append(
+                EncodeTask(
+                    settings=settings,
+                    today=today,
+                    tokenizer_dir=self._tokenizer_dir,
+                    dataset_dir=self._dataset_dir,
+                    split=self._split,
+                    row_group=group,
+                    start=start,
+                )
+            )
+            start += size
+        return tasks
 
-    def _plan(self, row: Row) -> list[Piece] | SwiftError:
-        try:
-            return self._template.plan(row, "train")
-        except DataError as err:
-            return err
-
-    def _request(self, plans: list[list[Piece] | SwiftError]) -> TokenRequest | None:
-        pieces = [piece for plan in plans if isinstance(plan, list) for piece in plan]
-        try:
-            return self._template.pieces.request(pieces)
-        except DataError:
-            return None
-
-    def _completed(self, batch: _Batch, encoded: Future[list[list[int]]]) -> list[_RowIds]:
-        try:
-            if batch.request is not None:
-                found = self._template.pieces.complete(batch.request, encoded.result())
-                ids = iter(found)
-                return [
-                    plan if isinstance(plan, SwiftError) else [next(ids) for _ in plan]
-                    for plan in batch.plans
-                ]
-        except DataError:
-            pass  # one row holds text that can't be encoded; it is found row by row
-        return [self._tokenized_row(plan) for plan in batch.plans]
-
-    def _tokenized_row(self, plan: list[Piece] | SwiftError) -> _RowIds:
-        if isinstance(plan, SwiftError):
-            return plan
-        try:
-            return self._template.pieces.encode(plan)
-        except DataError as err:
-            return err
-
-    def _outcomes(
-        self, batch: _Batch, row_ids: list[_RowIds]
-    ) -> Iterator[tuple[int, Encoded | dict[str, Any]]]:
-        for index, (plan, ids) in enumerate(zip(batch.plans, row_ids, strict=True), batch.start):
-            if isinstance(ids, SwiftError):
-                yield index, _drop(ids)
-                continue
-            try:
-                assert isinstance(plan, list)  # a row without plan has no ids either
-                parts = self._template.finish(plan, ids, "train")
-            except DataError as err:
-                yield index, _drop(err)
-                continue
-            for part in parts:
-                yield index, part if part.num_labels else _unlabelled(part)
+    def _tell(self, done: int) -> None:
+        self._progress.update(done, len(self.rows), f"{self._split} rows encoded")
 
     def _nothing_left(self) -> DataError:
         reasons = "; ".join(f"{count} x {reason}" for reason, count in self.report.drops.items())
         return DataError(
             f"no row of the {self._split} split is left after encoding",
-            where=f"{self._split} split, {len(self._rows)} rows",
+            where=f"{self._split} split, {len(self.rows)} rows",
             found=reasons or "no rows",
             expected="at least one row with tokens that count in the loss",
             do="raise template.max_length, check template.loss_scale, or mend the rows "
             "(data quarantine and drops name them)",
         )
-
-
-def _drop(err: SwiftError) -> dict[str, Any]:
-    reason = "longer than max_length" if isinstance(err, RowTooLong) else err.message
-    tokens = int(str(err.found).split()[0]) if isinstance(err, RowTooLong) else None
-    return {"reason": reason, "tokens": tokens, "where": err.where, "found": err.found}
-
-
-def _unlabelled(encoded: Encoded) -> dict[str, Any]:
-    tokens = len(encoded.input_ids)
-    return {"reason": _NO_LABEL, "tokens": tokens, "where": "labels", "found": f"{tokens} tokens"}
 
 
 def _spread(places: Sequence[int], count: int) -> list[int]:

@@ -3,15 +3,24 @@
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from swiftcore.errors import DataError
-from swiftcore.template.encoding import Encoded
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _ROWS_PER_GROUP = 2048
+
+
+class TokenizedRow(NamedTuple):
+    """One row's tokens as plain numbers; `row` is its index in the dataset split."""
+
+    row: int
+    input_ids: Sequence[int]
+    labels: Sequence[int]
+    loss_scale: Sequence[float] | None
+    num_labels: int
 
 
 class EncodedWriter:
@@ -40,12 +49,12 @@ class EncodedWriter:
             self._flush()
         self._writer.close()
 
-    def add(self, encoded: Encoded, row: int) -> None:
-        """Append one encoded row; `row` is its index in the dataset split."""
+    def add(self, encoded: TokenizedRow) -> None:
+        """Append one encoded row."""
         self._input_ids.add(encoded.input_ids)
         self._labels.add(encoded.labels)
         self._loss_scale.add(encoded.loss_scale)
-        self._rows.append(row)
+        self._rows.append(encoded.row)
         if len(self._rows) >= _ROWS_PER_GROUP:
             self._flush()
 
@@ -75,7 +84,10 @@ class _ListColumn:
         self._missing: list[bool] = []
 
     def add(self, values: Sequence[float] | None) -> None:
-        self._values.extend(values or ())
+        if isinstance(values, list):
+            self._values.fromlist(values)  # half the time of extend
+        elif values is not None:
+            self._values.extend(values)
         self._offsets.append(len(self._values))
         self._missing.append(values is None)
 

@@ -217,8 +217,7 @@ class FamilyTemplate(Template):
             return spans
         if not spans:
             return [Span("", Author.ASSISTANT, end_weight=end_weight)]
-        last = spans[-1]
-        return [*spans[:-1], Span(last.text, last.author, last.weight, last.ids, end_weight)]
+        return [*spans[:-1], spans[-1].ending(end_weight)]
 
     def _written(self, part: AnswerPart) -> list[Span]:
         # Without a chat template the row is pre-training text, whoever its message names.

@@ -59,7 +59,17 @@ def load_template(folder: Path, tokenizer: Any) -> Template:
         ArtifactDamaged: the settings can't be read.
         UsageError: the tokenizer does not fit the template.
     """
-    settings = read_template_settings(folder)
+    return template_from_settings(read_template_settings(folder), tokenizer)
+
+
+def template_from_settings(
+    settings: Mapping[str, Any], tokenizer: Any, *, today: str | None = None
+) -> Template:
+    """Build a template from what `Template.settings` gave.
+
+    Raises:
+        UsageError: the tokenizer does not fit the template.
+    """
     return get_template(
         settings["template"],
         tokenizer,
@@ -69,6 +79,7 @@ def load_template(folder: Path, tokenizer: Any) -> Template:
         truncation_strategy=settings["truncation_strategy"],
         default_system=settings["system"],
         use_chat_template=settings["use_chat_template"],
+        today=today,
         allow_control_tokens=settings.get("allow_control_tokens", False),
         # Settings without these keys are from before there were such controls: none was set.
         enable_thinking=settings.get("enable_thinking"),

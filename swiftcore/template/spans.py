@@ -1,8 +1,8 @@
 """Text on its way to tokens: who wrote it, and how much it weighs in the loss."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from enum import Enum
+from typing import NamedTuple
 
 
 class Author(Enum):
@@ -16,9 +16,10 @@ class Author(Enum):
     """User, system, tool and pre-training text: no added token is parsed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """A run of text by one author with one loss weight.
+
+    A tuple, because a dozen are made for every row: a frozen dataclass takes four times as long.
 
     Args:
         text: the characters; empty where `ids` is given.
@@ -36,35 +37,46 @@ class Span:
 
     def weighing(self, weight: float) -> "Span":
         """Return the span with another weight."""
-        # dataclasses.replace takes ten times as long, and every span of every row comes by here.
         return Span(self.text, self.author, weight, self.ids, self.end_weight)
 
+    def ending(self, end_weight: float) -> "Span":
+        """Return the span with a weight for the stop token that follows it."""
+        return Span(self.text, self.author, self.weight, self.ids, end_weight)
 
-@dataclass(frozen=True, slots=True)
+
 class Piece:
-    """Spans that are tokenised together: neighbours of equal weight."""
+    """Spans that are tokenised together: neighbours of equal weight.
+
+    Args:
+        spans: the spans; at least one.
+    """
+
+    __slots__ = ("end_weight", "ids", "is_template", "spans", "text", "weight")
 
     spans: tuple[Span, ...]
+    text: str
+    """The characters of all spans."""
+    weight: float
+    """The weight all spans share."""
+    ids: tuple[int, ...]
+    """Ready token ids, of a piece that has no text."""
+    end_weight: float
+    """Weight of the stop token right after this piece."""
+    is_template: bool
+    """Whether all of it is the template's own text."""
 
-    @property
-    def text(self) -> str:
-        """The characters of all spans."""
-        return "".join(span.text for span in self.spans)
-
-    @property
-    def weight(self) -> float:
-        """The weight all spans share."""
-        return self.spans[0].weight
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        """Ready token ids, of a piece that has no text."""
-        return self.spans[0].ids
-
-    @property
-    def end_weight(self) -> float:
-        """Weight of the stop token right after this piece."""
-        return self.spans[-1].end_weight
+    def __init__(self, spans: tuple[Span, ...]) -> None:
+        self.spans = spans
+        first = spans[0]
+        self.weight = first.weight
+        self.ids = first.ids
+        self.end_weight = spans[-1].end_weight
+        if len(spans) == 1:
+            self.text = first.text
+            self.is_template = first.author is Author.TEMPLATE
+        else:
+            self.text = "".join([span.text for span in spans])
+            self.is_template = all(span.author is Author.TEMPLATE for span in spans)
 
 
 def fill(text: str, values: dict[str, list[Span]]) -> list[Span]:
@@ -112,9 +124,9 @@ def cut(spans: Iterable[Span], runs: Iterable[tuple[int, float]]) -> list[Span]:
                 length -= len(span.text)
                 result.append(span)
                 continue
-            head = replace(span, text=span.text[:length], weight=weight)
+            head = span._replace(text=span.text[:length], weight=weight)
             if len(span.text) > length:
-                pending.insert(0, replace(span, text=span.text[length:]))
+                pending.insert(0, span._replace(text=span.text[length:]))
             length -= len(head.text)
             result.append(head)
     return result

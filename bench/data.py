@@ -31,13 +31,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--copies", type=int, default=8, help="of GSM8K's 7,473 rows")
     parser.add_argument("--only", choices=["ingest", "encode"])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.only != "encode":
             _ingest_table(Path(folder), options.rows)
         if options.only != "ingest" and SHARED.is_dir():
-            _encode_table(Path(folder), options.rounds)
+            _encode_table(Path(folder), options.rounds, options.copies)
 
 
 def _ingest_table(folder: Path, rows: int) -> None:
@@ -104,38 +105,36 @@ def _cpu() -> float:
     return sum(os.times()[:4])
 
 
-def _encode_table(folder: Path, rounds: int) -> None:
-    """Compare file -> encoded rows with the bare tokenizer, alternately, one and two threads."""
+def _encode_table(folder: Path, rounds: int, copies: int) -> None:
+    """Compare file -> encoded rows, in one process and in two, with the bare tokenizer in one."""
     source = folder / "gsm8k.jsonl"
     with gzip.open(SHARED / "math/gsm8k_train.jsonl.gz", "rt", encoding="utf-8") as stream:
-        for line in stream:
-            row = json.loads(line)
-            messages = [
-                {"role": "system", "content": "You are a helpful assistant."},
-                {"role": "user", "content": row["question"]},
-                {"role": "assistant", "content": row["answer"]},
-            ]
-            with source.open("a", encoding="utf-8") as out:
+        rows = [json.loads(line) for line in stream]
+    with source.open("w", encoding="utf-8") as out:
+        for copy in range(copies):
+            for row in rows:
+                messages = [
+                    {"role": "system", "content": "You are a helpful assistant."},
+                    {"role": "user", "content": f"{copy}. {row['question']}"},
+                    {"role": "assistant", "content": row["answer"]},
+                ]
                 out.write(json.dumps({"messages": messages}) + "\n")
     tokenizer = folder / "tokenizer"
     tokenizer.mkdir()
     packed = SHARED / "tokenizers/qwen/tokenizer.json.gz"
     (tokenizer / "tokenizer.json").write_bytes(gzip.decompress(packed.read_bytes()))
     shutil.copy(SHARED / "tokenizers/qwen/tokenizer_config.json", tokenizer)
-    print("\n| GSM8K, threads | bare rows/s | file to encoded rows/s | ratio | CPU ratio |")
-    print("|---|---|---|---|---|")
-    for threads in (1, 2):
-        figures = json.loads(_child("encode", str(folder), str(threads), str(rounds)))
-        bare, ours = figures["bare"], figures["ours"]
-        print(
-            f"| {threads} | {figures['rows'] / bare[0]:,.0f} | {figures['rows'] / ours[0]:,.0f} "
-            f"| {bare[0] / ours[0]:.2f} | {bare[1] / ours[1]:.2f} |",
-            flush=True,
-        )
+    figures = json.loads(_child("encode", str(folder), str(rounds)))
+    count, bare = figures.pop("rows"), figures["bare"]
+    print(f"\n| GSM8K, {count:,} rows | rows/s | times bare | CPU s, times bare |")
+    print("|---|---|---|---|")
+    for name, (wall, cpu) in figures.items():
+        print(f"| {name} | {count / wall:,.0f} | {bare[0] / wall:.2f} | {cpu / bare[1]:.2f} |")
 
 
-def _measured_encode(folder: str, threads: str, rounds: str) -> None:
-    os.environ |= {"TOKENIZERS_PARALLELISM": "true", "RAYON_NUM_THREADS": threads}
+def _measured_encode(folder: str, rounds: str) -> None:
+    # One tokenizer thread: what a process costs, and what a second process brings.
+    os.environ |= {"TOKENIZERS_PARALLELISM": "true", "RAYON_NUM_THREADS": "1"}
     from transformers import AutoTokenizer
 
     from swiftcore.data import Pool, build_dataset
@@ -146,9 +145,9 @@ def _measured_encode(folder: str, threads: str, rounds: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(place / "tokenizer")
     section = TemplateSection(template="qwen2_5", max_length=512)
 
-    def ours() -> None:
+    def ours(processes: int) -> None:
         data = DataSection(dataset=[str(place / "gsm8k.jsonl")])
-        build_dataset(data, place / "dataset", pool=Pool(int(threads)))
+        build_dataset(data, place / "dataset", pool=Pool(processes))
         encode_dataset(
             section,
             place / "dataset",
@@ -157,20 +156,27 @@ def _measured_encode(folder: str, threads: str, rounds: str) -> None:
             method="sft",
             model_type=None,
             max_model_length=None,
+            tokenizer_dir=place / "tokenizer",
+            pool=Pool(processes),
         )
 
-    figures: dict[str, list[tuple[float, float]]] = {"bare": [], "ours": []}
-    rows = 0
-    for _ in range(int(rounds)):
-        wall, cpu = time.monotonic(), _cpu()
-        rows = _bare(place / "gsm8k.jsonl", tokenizer.backend_tokenizer)
-        figures["bare"].append((time.monotonic() - wall, _cpu() - cpu))
-        wall, cpu = time.monotonic(), _cpu()
-        ours()
-        figures["ours"].append((time.monotonic() - wall, _cpu() - cpu))
-    best = {
-        name: [min(column) for column in zip(*runs, strict=True)] for name, runs in figures.items()
+    runs = {
+        "bare": lambda: _bare(place / "gsm8k.jsonl", tokenizer.backend_tokenizer),
+        "file to encoded rows, one process": lambda: ours(1),
+        "file to encoded rows, two processes": lambda: ours(2),
     }
+    figures: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+    for _ in range(int(rounds)):
+        for name, run in runs.items():
+            wall, cpu = time.monotonic(), _cpu()
+            run()
+            figures[name].append((time.monotonic() - wall, _cpu() - cpu))
+    best = {
+        name: [min(column) for column in zip(*times, strict=True)]
+        for name, times in figures.items()
+    }
+    with (place / "gsm8k.jsonl").open(encoding="utf-8") as lines:
+        rows = sum(1 for _ in lines)
     print(json.dumps({"rows": rows, **best}))
 
 

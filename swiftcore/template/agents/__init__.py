@@ -3,7 +3,27 @@
 from collections.abc import Sequence
 
 from swiftcore.template.agents.base import AgentTemplate, ParsedText, Tool, unestablished
+from swiftcore.template.agents.coders import (
+    HY_V3,
+    HY_V3_PREVIEW,
+    MINICPM5,
+    MINIMAX_M2,
+    QWEN3_5,
+    QWEN3_CODER,
+    SEED_OSS,
+)
+from swiftcore.template.agents.gemma import GEMMA3, GEMMA4
+from swiftcore.template.agents.glm import CHATGLM4, GLM4, GLM4_5, GLM4_7, GLM5_1
+from swiftcore.template.agents.harmony import GPT_OSS
 from swiftcore.template.agents.hermes import HERMES, HUNYUAN_HERMES, YOUTU
+from swiftcore.template.agents.llama import LLAMA3, LLAMA4
+from swiftcore.template.agents.named import (
+    DEEPSEEK_V3_1,
+    DEEPSEEK_V4,
+    DEEPSEEK_V41,
+    KIMI_K2,
+    MISTRAL,
+)
 from swiftcore.template.agents.react import (
     QWEN_EN,
     QWEN_EN_PARALLEL,
@@ -19,8 +39,29 @@ from swiftcore.template.registry import unknown_name
 _AGENTS: dict[str, AgentTemplate] = {
     agent.name: agent
     for agent in (
+        CHATGLM4,
+        DEEPSEEK_V3_1,
+        DEEPSEEK_V4,
+        DEEPSEEK_V41,
+        GEMMA3,
+        GEMMA4,
+        GLM4,
+        GLM4_5,
+        GLM4_7,
+        GLM5_1,
+        GPT_OSS,
         HERMES,
         HUNYUAN_HERMES,
+        HY_V3,
+        HY_V3_PREVIEW,
+        KIMI_K2,
+        LLAMA3,
+        LLAMA4,
+        MINICPM5,
+        MINIMAX_M2,
+        MISTRAL,
+        QWEN3_5,
+        QWEN3_CODER,
         QWEN_EN,
         QWEN_EN_PARALLEL,
         QWEN_ZH,
@@ -28,6 +69,7 @@ _AGENTS: dict[str, AgentTemplate] = {
         REACT_EN,
         REACT_GRPO,
         REACT_ZH,
+        SEED_OSS,
         TOOLBENCH,
         YOUTU,
     )

@@ -23,7 +23,7 @@ repro: install
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/dvc repro
 
 test: data
-	@$(PY) -m pytest -q -n $(TEST_PROCESSES) --dist loadfile
+	@$(PY) -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 lint: install
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .

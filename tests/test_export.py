@@ -16,6 +16,8 @@ from swiftcore.recipe import MergeSection, QuantizeSection, TunerSection
 from swiftcore.training.outputs import base_record
 from swiftcore.tuners import prepare_model
 
+pytestmark = pytest.mark.road
+
 SAMPLES = [row["input_ids"] for row in counting_rows(3)]
 
 

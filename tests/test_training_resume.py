@@ -30,6 +30,8 @@ import sys
 from pathlib import Path
 from swiftcore.errors import SwiftError
 from swiftcore.training import TrainJob, run_training
+
+pytestmark = pytest.mark.road
 try:
     run_training(TrainJob.model_validate_json(Path(sys.argv[1]).read_text()))
 except SwiftError as err:

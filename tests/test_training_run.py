@@ -19,6 +19,8 @@ from swiftcore.models import load_adapted_model, load_model
 from swiftcore.training import run_training
 from swiftcore.training.metrics import read_lines
 
+pytestmark = pytest.mark.road
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):

@@ -22,6 +22,8 @@ from swiftcore.errors import StoreFull, TrainingFailed
 from swiftcore.models.files import read_json
 from swiftcore.training import TrainJob, checkpoints, run_training
 from swiftcore.training.failures import OUT_OF_MEMORY, as_swift_error, exit_error
+
+pytestmark = pytest.mark.road
 from swiftcore.training.metrics import MetricsLog, read_lines
 from swiftcore.training.workspace import Workspace
 
@@ -30,8 +32,6 @@ import sys
 from pathlib import Path
 from swiftcore.errors import SwiftError
 from swiftcore.training import TrainJob, run_training
-
-pytestmark = pytest.mark.road
 try:
     run_training(TrainJob.model_validate_json(Path(sys.argv[1]).read_text()))
 except SwiftError as err:

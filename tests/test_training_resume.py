@@ -22,10 +22,10 @@ from swiftcore.errors import StoreFull, TrainingFailed
 from swiftcore.models.files import read_json
 from swiftcore.training import TrainJob, checkpoints, run_training
 from swiftcore.training.failures import OUT_OF_MEMORY, as_swift_error, exit_error
-
-pytestmark = pytest.mark.road
 from swiftcore.training.metrics import MetricsLog, read_lines
 from swiftcore.training.workspace import Workspace
+
+pytestmark = pytest.mark.road
 
 LAUNCHER = """
 import sys

@@ -116,6 +116,26 @@ class CleaningSection(Section):
     )
 
 
+class DocumentsSection(Section):
+    """How documents and source code among the sources become rows."""
+
+    format: Literal["pretraining", "code"] = Field(
+        default="pretraining",
+        description="texts alone, or with language, path and lines as columns",
+    )
+    chunk_size: int = Field(
+        default=2048, ge=0, description="longest text of a row, in characters; 0: whole documents"
+    )
+    chunk_overlap: int = Field(
+        default=0, ge=0, description="how much of a chunk the next one repeats"
+    )
+    tokenizer: str | None = Field(
+        default=None, description="folder with a tokenizer.json, so that sizes count tokens"
+    )
+    max_seconds: float = Field(default=60.0, gt=0, description="time for one document")
+    max_memory_mib: int = Field(default=2048, ge=256, description="memory for one document")
+
+
 class DataSection(Section):
     """Where rows come from and how they become standard rows."""
 
@@ -162,6 +182,9 @@ class DataSection(Section):
     )
     columns: dict[str, str] | None = Field(
         default=None, description="rename columns first, {source name: standard name}"
+    )
+    documents: DocumentsSection | None = Field(
+        default=None, description="also read documents and source code in folders, in this way"
     )
     column_names: list[str] = Field(
         default_factory=list, description="names of the columns of csv and tsv without a header"
@@ -295,6 +318,21 @@ class TrainSection(Section):
     group_by_length: bool = Field(
         default=False, description="batch rows of similar length together"
     )
+    padding_free: bool = Field(
+        default=False, description="put the rows of a batch side by side instead of padding them"
+    )
+    packing: bool = Field(
+        default=False, description="make each row of a batch a sequence filled with whole rows"
+    )
+    packing_length: int | None = Field(
+        default=None,
+        ge=1,
+        description="tokens of a packed sequence; default: template.max_length",
+    )
+    packing_strategy: Literal["binpack", "sequential"] | None = Field(
+        default=None,
+        description="binpack: best fit over all rows, the default; sequential: in their order",
+    )
     train_dataloader_shuffle: bool = Field(default=True, description="shuffle rows each epoch")
     gradient_checkpointing: bool = Field(
         default=True, description="recompute activations to save memory"
@@ -310,6 +348,23 @@ class TrainSection(Section):
     save_strategy: Strategy = Field(default="steps", description="when checkpoints are written")
     save_steps: int = Field(default=500, ge=1, description="steps between checkpoints")
     save_total_limit: int | None = Field(default=None, ge=1, description="checkpoints to keep")
+
+    @model_validator(mode="after")
+    def _batches_make_sense(self) -> "TrainSection":
+        for name in ("packing_length", "packing_strategy"):
+            if getattr(self, name) is not None and not self.packing:
+                raise ValueError(f"train.{name} does nothing without train.packing")
+        if self.group_by_length and (self.packing or self.padding_free):
+            raise ValueError(
+                "train.group_by_length saves padding, and there is none with train.packing or "
+                "train.padding_free; switch one of them off"
+            )
+        if self.group_by_length and not self.train_dataloader_shuffle:
+            raise ValueError(
+                "train.group_by_length shuffles rows; switch it or "
+                "train.train_dataloader_shuffle: false off"
+            )
+        return self
 
 
 class MergeSection(Section):
@@ -410,3 +465,17 @@ class Recipe(BaseModel):
     quantize: QuantizeSection | None = None
     evaluate: EvaluateSection | None = None
     deploy: DeploySection | None = None
+
+    @model_validator(mode="after")
+    def _rows_fit_packed_sequences(self) -> "Recipe":
+        length, limit = self.train.packing_length, self.template.max_length
+        if not self.train.packing:
+            return self
+        if length is None and limit is None:
+            raise ValueError("train.packing needs train.packing_length or template.max_length")
+        if length is not None and limit is not None and length < limit:
+            raise ValueError(
+                f"train.packing_length {length} is less than template.max_length {limit}, and rows "
+                "are kept whole; lower template.max_length as well"
+            )
+        return self

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def total_steps(job: TrainJob, num_rows: int) -> int:
-    """Return the number of optimizer steps of a whole run over `num_rows` training rows."""
+    """Return the number of optimizer steps of a run over `num_rows` rows, or packed sequences."""
     if job.train.max_steps > 0:
         return job.train.max_steps
     micro, accumulation = job.batch_plan()

@@ -8,12 +8,14 @@ Shapes: B rows, T tokens, D width, V vocabulary, N label tokens.
 """
 
 import types
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from swiftcore.training.row_layout import RowLayout, laid_out
 from swiftcore.training.rows import IGNORED
 
 # Label tokens a chunk: logits of 256 x 151,936 in float32 are 148 MiB.
@@ -70,6 +72,7 @@ def label_loss(
     input_ids: Tensor,
     labels: Tensor,
     loss_weights: Tensor | None = None,
+    row_lengths: Tensor | None = None,
 ) -> Tensor:
     """Return sum(weight * cross-entropy) over the label tokens of a batch, a float32 scalar.
 
@@ -79,7 +82,10 @@ def label_loss(
             no real token sees the padding behind it.
         labels: [B, T], unshifted, -100 where there is no loss.
         loss_weights: [B, T], weight of the loss of each token; None is 1 everywhere.
+        row_lengths: tokens of each row, where all lie side by side in one sequence (B is 1); the
+            first token of a row has no label then. The model was prepared by `attend_by_row`.
     """
+    places, layout = _places(row_lengths, input_ids.device)
     target_BT = labels[:, 1:]
     chosen_BT = target_BT != IGNORED
     target_N = target_BT[chosen_BT]
@@ -90,15 +96,30 @@ def label_loss(
     )
     head = model.get_output_embeddings()
     if type(head) is nn.Linear and head.bias is None and model.config.model_type in _PLAIN_HEADS:
-        hidden_BTD = model.model(input_ids=input_ids, use_cache=False).last_hidden_state
+        with layout:
+            hidden_BTD = model.model(
+                input_ids=input_ids, use_cache=False, **places
+            ).last_hidden_state
         hidden_ND = hidden_BTD[:, :-1][chosen_BT]
         if torch.is_autocast_enabled(hidden_ND.device.type):
             hidden_ND = hidden_ND.to(torch.get_autocast_dtype(hidden_ND.device.type))
         weight_VD = head.weight if torch.is_grad_enabled() else head.weight.detach()
         return _ChunkedCrossEntropy.apply(hidden_ND, weight_VD, target_N, weight_N)
-    logits_NV = type(model).forward(model, input_ids=input_ids, use_cache=False).logits
+    with layout:
+        logits_NV = (
+            type(model).forward(model, input_ids=input_ids, use_cache=False, **places).logits
+        )
     logits_NV = logits_NV[:, :-1][chosen_BT].float()
     return (functional.cross_entropy(logits_NV, target_N, reduction="none") * weight_N).sum()
+
+
+def _places(
+    row_lengths: Tensor | None, device: torch.device
+) -> tuple[dict[str, Tensor], AbstractContextManager[None]]:
+    if row_lengths is None:
+        return {}, nullcontext()
+    layout = RowLayout(tuple(row_lengths.tolist()))
+    return {"position_ids": layout.position_ids(device)}, laid_out(layout)
 
 
 def install_label_loss(model: Any) -> None:
@@ -112,9 +133,10 @@ def install_label_loss(model: Any) -> None:
         input_ids: Tensor,
         labels: Tensor,
         loss_weights: Tensor | None = None,
+        row_lengths: Tensor | None = None,
         **_from_wrappers: Any,
     ) -> dict[str, Tensor]:
-        return {"loss": label_loss(self, input_ids, labels, loss_weights)}
+        return {"loss": label_loss(self, input_ids, labels, loss_weights, row_lengths)}
 
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     causal.forward = types.MethodType(forward, causal)

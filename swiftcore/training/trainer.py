@@ -5,16 +5,15 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from swiftcore.errors import TrainingFailed
-from swiftcore.template import EncodedRows
 from swiftcore.training import checkpoints
-from swiftcore.training.batches import Collator, RowOrder
+from swiftcore.training.batches import Batches, Collator, SideBySide
 from swiftcore.training.job import TrainJob
 from swiftcore.training.loss import install_label_loss
 from swiftcore.training.metrics import MetricsLog
@@ -25,7 +24,7 @@ from swiftcore.training.workspace import Workspace
 
 # Row numbers that an error names; a batch may have hundreds.
 _MAX_NAMED_ROWS = 32
-_MODEL_FIELDS = ("input_ids", "labels", "loss_weights")
+_MODEL_FIELDS = ("input_ids", "labels", "loss_weights", "row_lengths")
 
 
 class SwiftTrainer(Trainer):
@@ -35,8 +34,7 @@ class SwiftTrainer(Trainer):
         model: a prepared model; its forward is replaced by one that returns the label loss.
         args: made by `training_arguments`.
         job: the job, for its sections and folders.
-        train_rows: encoded rows.
-        eval_rows: encoded rows of the validation split, if there is one.
+        batches: the rows, their order, and whether they are padded.
         pad_id: token that fills short rows.
         stop: set when somebody asked the process to end.
     """
@@ -50,24 +48,23 @@ class SwiftTrainer(Trainer):
         args: TrainingArguments,
         *,
         job: TrainJob,
-        train_rows: EncodedRows,
-        eval_rows: EncodedRows | None,
+        batches: Batches,
         pad_id: int,
         stop: StopRequest,
     ) -> None:
         install_label_loss(model)
         self.tally = Tally()
         self._job = job
-        self._lengths = train_rows.lengths
+        self._batches = batches
         self._folder = Workspace(job.work_dir).checkpoints
         self._metrics = MetricsLog(Workspace(job.work_dir).metrics)
         self._clock = time.monotonic()
         super().__init__(
             model=model,
             args=args,
-            data_collator=Collator(pad_id),
-            train_dataset=cast(Any, train_rows),
-            eval_dataset=cast(Any, eval_rows or None),
+            data_collator=SideBySide() if batches.side_by_side else Collator(pad_id),
+            train_dataset=batches.train,
+            eval_dataset=batches.eval or None,
             callbacks=[_StepEnd(self.tally_step, stop)],
         )
 
@@ -82,15 +79,11 @@ class SwiftTrainer(Trainer):
         self._clock = now
         self.tally.end_step()
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> RowOrder:
-        train = self._job.train
-        micro, accumulation = self._job.batch_plan()
-        return RowOrder(
-            self._lengths,
-            seed=train.seed,
-            shuffle=train.train_dataloader_shuffle,
-            group_rows=micro * accumulation if train.group_by_length else None,
-        )
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return self._batches.order
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        return self._batches.eval_order or super()._get_eval_sampler(eval_dataset)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Tensor:
         return torch.tensor(max(1, sum(_num_labels(batch) for batch in batch_samples)))

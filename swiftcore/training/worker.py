@@ -53,25 +53,27 @@ def _train(job: TrainJob, files: Workspace, stop: StopRequest) -> TrainResult:
     torch.set_num_threads(job.num_threads)
 
     from swiftcore.training.arguments import total_steps, training_arguments
+    from swiftcore.training.batches import plan_batches
     from swiftcore.training.outputs import write_outputs
     from swiftcore.training.trainer import SwiftTrainer
     from swiftcore.tuners import count_parameters
 
-    steps = total_steps(job, len(train_rows))
+    batches = plan_batches(job, train_rows, eval_rows)
+    steps = total_steps(job, len(batches.order))
     args = training_arguments(job, steps, bool(eval_rows))
     model, pad_id = _prepared_model(job)
     use_cache = model.config.use_cache
     _stop_if_asked(stop, None)
+    notes = _side_by_side(model, batches)
     trainer = SwiftTrainer(
         model,
         args,
         job=job,
-        train_rows=train_rows,
-        eval_rows=eval_rows,
+        batches=batches,
         pad_id=pad_id,
         stop=stop,
     )
-    found, notes = _checkpoint(job, files)
+    found = _checkpoint(job, files, notes)
     begun = {
         "pid": os.getpid(),
         "total_steps": steps,
@@ -99,6 +101,7 @@ def _train(job: TrainJob, files: Workspace, stop: StopRequest) -> TrainResult:
         "tokens_per_second": tally.tokens / tally.seconds,
         "trainable_parameters": count.trainable,
         "total_parameters": count.total,
+        **batches.metrics,
     }
     return TrainResult(
         metrics={name: float(value) for name, value in metrics.items() if value is not None},
@@ -145,14 +148,23 @@ def _in_stored_type(model: Any, job: TrainJob) -> Any:
     return model
 
 
-def _checkpoint(job: TrainJob, files: Workspace) -> tuple[checkpoints.Checkpoint | None, list[str]]:
-    found, notes = checkpoints.newest_verified(files.checkpoints, job.identity())
+def _side_by_side(model: Any, batches: Any) -> list[str]:
+    if not batches.side_by_side:
+        return []
+    from swiftcore.training.row_attention import attend_by_row
+
+    return [*batches.notes, attend_by_row(model, batches.longest)]
+
+
+def _checkpoint(job: TrainJob, files: Workspace, notes: list[str]) -> checkpoints.Checkpoint | None:
+    found, rejected = checkpoints.newest_verified(files.checkpoints, job.identity())
+    notes += rejected
     step = found.step if found else 0
     checkpoints.remove_after(files.checkpoints, step)
     MetricsLog(files.metrics).keep_until(step)
     for note in notes:
         print(note, flush=True)
-    return found, notes
+    return found
 
 
 def _hide_unused_packages(job: TrainJob) -> None:

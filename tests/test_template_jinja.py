@@ -1,6 +1,9 @@
 """A model's own Jinja chat template: rendering, proof of the answers, limits, inference, parity."""
 
 import json
+import subprocess
+import sys
+import time
 from collections import Counter
 from datetime import date
 
@@ -23,8 +26,7 @@ from template_fixtures import (
 
 from swiftcore.errors import DataError, UsageError
 from swiftcore.template import get_template, infer_template, parity_report, render_chat
-from swiftcore.template.jinja import sandbox as sandbox_module
-from swiftcore.template.jinja.sandbox import render
+from swiftcore.template.jinja import limits, render
 
 TODAY = date(2024, 7, 26)
 PUBLISHED = SHARED / "data" / "chat_templates"
@@ -104,30 +106,111 @@ def test_published_templates_render_as_recorded():
     assert wrong == []
 
 
+GROW = "{% set n = namespace(s='aaaa', i=99) %}{% for i in range(9999) %}"
 HOSTILE_TEMPLATES = {
     "loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-    "product": "{{ 'a' * 10**10 }}",
-    "power": "{{ 9 ** 9 ** 9 }}",
-    "doubling": "{% set n = namespace(s='aaaa') %}{% for i in range(99) %}"
-    "{% set n.s = n.s + n.s %}{% endfor %}",
-    "format": "{{ '%999999999d' % 1 }}",
-    "str.format": "{{ '{:999999999}'.format(1) }}",
-    "center": "{{ 'a'.center(999999999) }}",
-    "center filter": "{{ 'a' | center(999999999) }}",
-    "format filter": "{{ '%999999999d' | format(1) }}",
+    "long range": "{{ range(10**9) | list }}",
+    "recursive loop": "{% for a in [[1]] recursive %}{{ loop([a]) }}{% endfor %}",
     "recursion": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "deep nesting": "{{ " + "(" * 5000 + ")" * 5000 + " }}",
+    "nested blocks": "{% for a in [1] %}" * 60 + "{% endfor %}" * 60,
+    "product": "{{ 'a' * 10**10 }}",
+    "list product": "{{ [0] * 10**9 }}",
+    "power": "{{ 9 ** 9 ** 9 }}",
+    "squares": GROW + "{% set n.i = n.i * n.i %}{% endfor %}{{ n.i }}",
+    "doubling": GROW + "{% set n.s = n.s + n.s %}{% endfor %}",
+    "doubling by tilde": GROW + "{% set n.s = n.s ~ n.s %}{% endfor %}",
+    "doubling by join": GROW + "{% set n.s = [n.s, n.s] | join %}{% endfor %}",
+    "doubling by method": GROW + "{% set n.s = n.s.join([n.s, n.s]) %}{% endfor %}",
+    "doubling by replace": GROW + "{% set n.s = n.s.replace('a', 'aa') %}{% endfor %}",
+    "doubling by filter": GROW + "{% set n.s = n.s | replace('a', 'aa') %}{% endfor %}",
+    "doubling by format": GROW + "{% set n.s = '%s%s' % (n.s, n.s) %}{% endfor %}",
+    "doubling by str.format": GROW + "{% set n.s = '{0}{0}'.format(n.s) %}{% endfor %}",
+    "doubling by block": GROW
+    + "{% set s %}{{ n.s }}{{ n.s }}{% endset %}{% set n.s = s %}{% endfor %}",
+    "doubling by macro": "{% macro f(s) %}{{ s }}{{ s }}{% endmacro %}"
+    + GROW
+    + "{% set n.s = f(n.s) %}{% endfor %}",
+    "many large texts": GROW + "{% set n.s = [n.s, 'a' * 9999999] %}{% endfor %}",
+    "slow filters": GROW + "{{ ('a' * 999999) | upper | length }}{% endfor %}",
+    "format": "{{ '%999999999d' % 1 }}",
+    "format by argument": "{{ '%*d' % (999999999, 1) }}",
+    "str.format": "{{ '{:999999999}'.format(1) }}",
+    "str.format by argument": "{{ '{:{w}}'.format(1, w=999999999) }}",
+    "format_map": "{{ '{a:999999999}'.format_map({'a': 1}) }}",
+    "format filter": "{{ '%999999999d' | format(1) }}",
+    "center": "{{ 'a'.center(999999999) }}",
+    "zfill": "{{ 'a'.zfill(999999999) }}",
+    "expandtabs": "{{ '\\t'.expandtabs(999999999) }}",
+    "center filter": "{{ 'a' | center(999999999) }}",
+    "batch": "{{ [1] | batch(999999999, 0) | list }}",
+    "indent": "{{ 'a\\nb' | indent(999999999) }}",
+    "tojson indent": "{{ [1] | tojson(indent=999999999) }}",
+    "lipsum": "{{ lipsum(n=999999) }}",
+    "random": "{{ [1, 2] | random }}",
     "internals": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "internals by item": "{{ ''['__class__']['__mro__'] }}",
+    "internals by filter": "{{ '' | attr('__class__') }}",
+    "internals by map": "{{ [''] | map(attribute='__class__') | list }}{{ 1 / 0 }}",
+    "internals by format": "{{ '{0.__class__}'.format('') }}",
+    "internals of a macro": "{% macro f() %}{% endmacro %}{{ f._func.__globals__ }}",
+    "internals of a loop": "{% for a in [1] %}{{ loop._iterable.__class__ }}{% endfor %}",
+    "internals of a function": "{{ raise_exception.__globals__ }}",
+    "internals of the template": "{{ self.__init__.__globals__ }}{{ 1 / 0 }}",
+    "attribute of a number": "{{ (1).bit_length() }}",
+    "mutation": "{{ messages.append(1) }}",
+    "mutation of a dict": "{{ {}.update(a=1) }}",
     "namespace": "{{ namespace(__class__=1) }}",
+    "file": "{{ open('/etc/passwd').read() }}",
+    "include": "{% include '/etc/passwd' %}",
+    "import": "{% import 'os' as os %}{{ os.system('true') }}",
+    "extends": "{% extends 'base' %}",
     "raises": "{{ raise_exception('no') }}",
+    "raises much": "{{ raise_exception('no' * 9999999) }}",
     "syntax": "{% for %}",
+    "unknown name": "{{ nobody.knows }}",
+    "division": "{{ 1 / 0 }}",
+    "long source": "a" * 1_000_001,
 }
 
 
 @pytest.mark.parametrize("source", HOSTILE_TEMPLATES.values(), ids=HOSTILE_TEMPLATES)
 def test_hostile_chat_templates_are_stopped(source, monkeypatch):
-    monkeypatch.setattr(sandbox_module, "MAX_STEPS", 50_000)
-    with pytest.raises(DataError):
+    monkeypatch.setattr(limits, "MAX_STEPS", 50_000)
+    monkeypatch.setattr(limits, "MAX_SECONDS", 0.5)
+    started = time.monotonic()
+    with pytest.raises(DataError) as caught:
         render(source, today=TODAY, messages=[])
+    assert time.monotonic() - started < 5
+    assert len(str(caught.value)) < 2000
+
+
+def test_hostile_chat_templates_need_little_memory():
+    """The largest of them, in a process of its own: its peak stays under 400 MB."""
+    growing = [s for name, s in HOSTILE_TEMPLATES.items() if "doubling" in name or "large" in name]
+    code = f"""
+import resource
+from datetime import date
+from swiftcore.errors import DataError
+from swiftcore.template.jinja import render
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for source in {growing!r}:
+    try:
+        render(source, today=date(2024, 7, 26), messages=[])
+    except DataError:
+        continue
+    raise SystemExit("not stopped: " + source)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 400
+
+
+def test_ordinary_texts_do_not_look_hostile():
+    source = "{{ messages[0].content.strip() | trim ~ messages[0].content.split('x')[0] }}"
+    for content in ("100%99999999d", "{:99999999}", "{99999999}", "%*d", "a" * 1_000_000):
+        text = render(source, today=TODAY, messages=[{"content": content}]).text
+        assert text == content * 2
 
 
 @pytest.mark.parametrize("source", [QWEN2_5_LIKE, MARKED], ids=["derived", "marked"])

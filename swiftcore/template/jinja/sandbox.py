@@ -1,37 +1,66 @@
 """Rendering a model's own Jinja chat template, which is somebody else's program.
 
 The environment is Jinja's immutable sandbox with the names that transformers offers to chat
-templates, plus limits that a hostile or broken template runs into: time, loop steps, and size of
-the output.
+templates, made narrower: of plain data only the methods that read it, of filters only those that
+work on texts and lists, nothing random, nothing from files. Loops, calls, filters and everything
+that makes a text or a list run on the budget of `limits`.
 """
 
+import functools
 import json
-import re
-import time
-from collections.abc import Iterable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
 from typing import Any
 
 import jinja2
+import jinja2.exceptions
 import jinja2.ext
+import jinja2.filters
 import jinja2.nodes
 import jinja2.parser
+import jinja2.runtime
 import jinja2.sandbox
+import jinja2.visitor
 
 from swiftcore.errors import DataError
+from swiftcore.template.jinja import limits
+from swiftcore.template.jinja.limits import (
+    BUDGET,
+    Budget,
+    LimitReached,
+    check_call,
+    check_joined,
+    check_operation,
+    check_replace,
+    check_widths,
+)
 
-MAX_SECONDS = 5.0
-MAX_STEPS = 2_000_000
-MAX_CHARACTERS = 20_000_000
 # Private-use characters: no chat template looks for them, and stripping leaves them alone.
 MARKS = "\U000f1a01", "\U000f1a02"
 """Characters that stand around generated text while rendering; data must not hold them."""
 
-_MAX_WIDTH = 10_000
-_WIDTH = re.compile(r"[%{][^%{}\s]{0,8}\d{5,}")
+_MAX_SOURCE = 1_000_000
+# One string reads better than forty.
+_FILTERS = """
+    abs capitalize count d default dictsort e escape first float forceescape groupby int items join
+    last length list lower map max min reject rejectattr replace reverse round safe select
+    selectattr sort string sum title trim unique upper wordcount
+"""
+_TEXT_METHODS = """
+    capitalize casefold count endswith find format index isalnum isalpha isascii isdecimal isdigit
+    islower isnumeric isspace istitle isupper join lower lstrip partition removeprefix removesuffix
+    replace rfind rindex rpartition rsplit rstrip split splitlines startswith strip swapcase title
+    upper
+"""
+_METHODS: dict[type, frozenset[str]] = {
+    str: frozenset(_TEXT_METHODS.split()),
+    dict: frozenset(("get", "items", "keys", "values")),
+    list: frozenset(("count", "index")),
+    tuple: frozenset(("count", "index")),
+}
+_JINJA_TYPES = (jinja2.runtime.LoopContext, jinja2.runtime.Macro, jinja2.utils.Namespace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,67 +76,60 @@ class Rendered:
     generated: tuple[tuple[int, int], ...]
 
 
-class _LimitReached(Exception):
-    """A template used more than it may."""
+class _Counting(jinja2.visitor.NodeTransformer):
+    """Sends every loop, and every `a ~ b`, through a filter that counts."""
 
+    def visit_For(self, node: jinja2.nodes.For) -> jinja2.nodes.Node:
+        self.generic_visit(node)
+        node.iter = jinja2.nodes.Filter(node.iter, "counted", [], [], None, None)
+        return node
 
-class _Budget:
-    def __init__(self) -> None:
-        self.steps = MAX_STEPS
-        self.deadline = time.monotonic() + MAX_SECONDS
-
-    def spend(self, steps: int = 1) -> None:
-        self.steps -= steps
-        if self.steps < 0:
-            raise _LimitReached(f"more than {MAX_STEPS} loop steps")
-        if self.steps % 256 == 0 and time.monotonic() > self.deadline:
-            raise _LimitReached(f"more than {MAX_SECONDS:.0f} seconds")
-
-
-# One compiled environment serves all threads; each rendering has its own limits.
-_BUDGET: ContextVar[_Budget] = ContextVar("budget")
+    def visit_Concat(self, node: jinja2.nodes.Concat) -> jinja2.nodes.Node:
+        self.generic_visit(node)
+        parts = jinja2.nodes.List(node.nodes)
+        return jinja2.nodes.Filter(parts, "concatenated", [], [], None, None)
 
 
 class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """Sandbox in which loops, calls and large products are counted."""
+    """Sandbox in which everything that can grow is counted."""
 
     intercepted_binops = frozenset(["*", "**", "+", "%"])
 
-    @property
-    def budget(self) -> _Budget:
-        return _BUDGET.get()
-
     def _parse(self, source: str, name: str | None, filename: str | None) -> jinja2.nodes.Template:
         tree = super()._parse(source, name, filename)
-        for loop in list(tree.find_all(jinja2.nodes.For)):
-            loop.iter = jinja2.nodes.Filter(loop.iter, "counted", [], [], None, None)
+        _Counting().visit(tree)  # in place: the root of a template is neither loop nor `~`
+        tree.set_environment(self)
         return tree
 
-    def counted(self, items: Iterable[Any]) -> Iterator[Any]:
-        for item in items:
-            self.budget.spend()
-            yield item
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        if not super().is_safe_attribute(obj, attr, value):
+            return False
+        for kind, methods in _METHODS.items():
+            if isinstance(obj, kind):
+                return attr in methods
+        return isinstance(obj, _JINJA_TYPES)
+
+    def unsafe_undefined(self, obj: Any, attribute: str) -> Any:
+        raise jinja2.exceptions.SecurityError(
+            f"access to attribute {attribute!r} of {type(obj).__name__!r} object is unsafe."
+        )
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        self.budget.spend()
-        receiver = getattr(getattr(obj, "__wrapped__", obj), "__self__", None)
-        if isinstance(receiver, str):
-            _refuse_widths(receiver, *args, *kwargs.values())
-        return super().call(context, obj, *args, **kwargs)
+        check_call(obj, args, kwargs)
+        result = super().call(context, obj, *args, **kwargs)
+        BUDGET.get().charge(result)
+        return result
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        self.budget.spend()
-        if operator == "%":
-            if isinstance(left, str):
-                _refuse_widths(left)
-            return super().call_binop(context, operator, left, right)
-        sizes = [len(side) if hasattr(side, "__len__") else abs(side) for side in (left, right)]
-        if operator == "**" and max(sizes) > 1000:
-            raise _LimitReached("a power of large numbers")
-        total = sizes[0] + sizes[1] if operator == "+" else sizes[0] * sizes[1]
-        if (hasattr(left, "__len__") or hasattr(right, "__len__")) and total > MAX_CHARACTERS:
-            raise _LimitReached(f"a text of more than {MAX_CHARACTERS} characters")
+        check_operation(operator, left, right)
         return super().call_binop(context, operator, left, right)
+
+    @staticmethod
+    def concat(parts: Iterable[str]) -> str:
+        """Join the output of a macro, of a block that sets a variable, and the like."""
+        pieces = list(parts)
+        check_joined(pieces)
+        return "".join(pieces)
 
 
 class _Generation(jinja2.ext.Extension):
@@ -151,44 +173,113 @@ def render(source: str, *, today: date, **names: Any) -> Rendered:
     Raises:
         DataError: the template raised, is no Jinja, or ran into a limit.
     """
+    BUDGET.set(budget := Budget())
+    parts: list[str] = []
+    size = 0
     try:
         template = _compile(source)
-        _BUDGET.set(budget := _Budget())
-        parts: list[str] = []
-        size = 0
         now = datetime(today.year, today.month, today.day)
-        for part in template.generate(strftime_now=now.strftime, **names):
-            budget.spend()
-            size += len(part)
-            if size > MAX_CHARACTERS:
-                raise _LimitReached(f"more than {MAX_CHARACTERS} characters")
+        for part in template.generate(strftime_now=_dates(now), **names):
+            budget.step()
             parts.append(part)
-    except (jinja2.TemplateError, _LimitReached, TypeError, ValueError, RecursionError) as err:
+            size += len(part)
+            if size > limits.MAX_CHARACTERS:
+                raise LimitReached(f"more than {limits.MAX_CHARACTERS} characters")
+    except Exception as err:
+        # Somebody else's program: whatever it raises means that it refuses the row.
         raise DataError(
             "the model's chat template could not render this row",
             where="chat_template",
-            found=f"{type(err).__name__}: {err}",
+            found=f"{type(err).__name__}: {err}"[:500],
             expected="a prompt",
             do="mend the row, or choose a registered template instead of 'jinja'",
         ) from err
     return _take_marks("".join(parts))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def _compile(source: str) -> jinja2.Template:
+    if len(source) > _MAX_SOURCE:
+        raise LimitReached(f"a template of more than {_MAX_SOURCE} characters")
     environment = _Environment(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[_Generation, "jinja2.ext.loopcontrols"],
     )
-    environment.filters["tojson"] = _to_json
-    environment.filters["counted"] = environment.counted
-    environment.filters["format"] = _format
-    environment.filters["center"] = _center
-    environment.globals.update(
-        raise_exception=_raise_exception, namespace=_Namespace, dict=_make_dict
-    )
+    known = environment.filters
+    filters: dict[str, Callable[..., Any]] = {name: known[name] for name in _FILTERS.split()}
+    own = {"tojson": _to_json, "indent": _indent, "format": _format, "replace": _replace}
+    filters |= own | {"join": _join(known["join"]), "concatenated": _concatenated}
+    environment.filters = {name: _charged(function) for name, function in filters.items()}
+    environment.filters["counted"] = _counted
+    environment.globals = {
+        "range": environment.globals["range"],
+        "dict": _make_dict,
+        "namespace": _Namespace,
+        "raise_exception": _raise_exception,
+    }
     return environment.from_string(source)
+
+
+def _charged(function: Callable[..., Any]) -> Callable[..., Any]:
+    # `wraps` also copies what tells Jinja to pass its context as first argument.
+    @functools.wraps(function)
+    def run(*arguments: Any, **names: Any) -> Any:
+        budget = BUDGET.get()
+        budget.step()
+        budget.check_time()
+        result = function(*arguments, **names)
+        budget.charge(result)
+        return result
+
+    return run
+
+
+def _counted(items: Iterable[Any]) -> Iterator[Any]:
+    budget = BUDGET.get()
+    for item in items:
+        budget.step()
+        yield item
+
+
+def _concatenated(parts: list[Any]) -> str:
+    check_joined(parts)
+    return "".join(map(str, parts))
+
+
+def _join(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def join(eval_ctx: Any, value: Iterable[Any], d: str = "", attribute: Any = None) -> Any:
+        items = list(value)
+        check_joined(items, d)
+        return original(eval_ctx, items, d, attribute)
+
+    return join
+
+
+def _replace(text: Any, old: str, new: str, count: int = -1) -> str:
+    text = str(text)
+    check_replace(text, old, new)
+    return text.replace(str(old), str(new), count)
+
+
+def _indent(text: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+    text, size = str(text), len(width) if isinstance(width, str) else _checked_width(width)
+    BUDGET.get().build(len(text) + size * (text.count("\n") + 2))
+    return jinja2.filters.do_indent(text, width, first, blank)
+
+
+def _checked_width(width: int) -> int:
+    check_widths("", width)
+    return width
+
+
+def _dates(now: datetime) -> Callable[[str], str]:
+    def strftime(pattern: str) -> str:
+        check_widths(pattern)
+        return now.strftime(pattern)
+
+    return strftime
 
 
 def _take_marks(text: str) -> Rendered:
@@ -211,19 +302,16 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
+    if indent is not None:
+        _checked_width(indent if isinstance(indent, int) else len(indent))
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
 
 
 def _format(text: str, *arguments: object, **names: object) -> str:
-    _refuse_widths(text, *arguments, *names.values())
+    check_operation("%", str(text), names or arguments)
     return text % (names or arguments)
-
-
-def _center(text: str, width: int = 80) -> str:
-    _refuse_widths("", width)
-    return text.center(width)
 
 
 def _raise_exception(message: str) -> None:
@@ -232,13 +320,6 @@ def _raise_exception(message: str) -> None:
 
 def _make_dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
     return dict(*args, **kwargs)
-
-
-def _refuse_widths(text: str, *arguments: object) -> None:
-    # "%999999999d", "{:999999999}".format and "a".center pad a short text to any length.
-    wide = any(isinstance(value, int) and value > _MAX_WIDTH for value in arguments)
-    if wide or _WIDTH.search(text):
-        raise _LimitReached(f"a width of more than {_MAX_WIDTH}")
 
 
 def _refuse_underscore(name: object) -> None:

@@ -21,20 +21,28 @@ from swiftcore.data.card_samples import NUM_SAMPLES
 from swiftcore.data.cleaning.contamination import ContaminationIndex
 from swiftcore.data.columns import joined_kinds
 from swiftcore.data.dataset import SplitRows, write_split
+from swiftcore.data.documents.pool import default_workers
+from swiftcore.data.documents.staging import Document, Stager
+from swiftcore.data.ingest_checks import (
+    are_tables,
+    bad_row,
+    check_files,
+    check_section,
+    too_many_bad,
+)
 from swiftcore.data.pool import Pool
 from swiftcore.data.preparation import ColumnNews, Preparation, RowNews, check_cleaning
 from swiftcore.data.quarantine import QUARANTINED, QuarantineFile, quarantine_line
-from swiftcore.data.readers.chunks import file_chunks
-from swiftcore.data.readers.files import TABLE_SUFFIXES, data_suffix
+from swiftcore.data.readers.chunks import FileChunk, file_chunks
 from swiftcore.data.report import FATES, IngestReport, SourceCounts
 from swiftcore.data.shards import Shard, ShardedRows, ShardTask, prepare_chunk
+from swiftcore.data.sources.folders import files_left_out
 from swiftcore.data.sources.local import SourceFile, source_files
 from swiftcore.data.sources.registered import load_registered
-from swiftcore.data.sources.registration import checked_names
 from swiftcore.data.splits import Selection, Source, content_numbers
 from swiftcore.errors import DataError, UsageError
 from swiftcore.progress import Progress, Silent
-from swiftcore.recipe.sections import DataSection
+from swiftcore.recipe.sections import DataSection, DocumentsSection
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,10 +80,10 @@ def build_dataset(
         UsageError: entries or settings that have no meaning.
         EnvironmentMissing: an entry names a source that can't be reached here.
     """
-    _check_section(section)
+    check_section(section)
     check_cleaning(section)
     files = section_files(section, progress=progress) if files is None else files
-    _check_column_names(section, files)
+    check_files(section, files)
     out_dir.mkdir(parents=True, exist_ok=True)
     work_dir = work_dir or out_dir / ".shards"
     shutil.rmtree(work_dir, ignore_errors=True)
@@ -120,6 +128,7 @@ class _Ingest:
         self._sources, self._source_of = _sources(self._files)
         self._news = RowNews()
         self._bytes_done = 0
+        self._document_notes: list[str] = []
         self._quarantine = QuarantineFile(out_dir / "quarantine.jsonl")
 
     def run(self) -> IngestReport:
@@ -169,10 +178,11 @@ class _Ingest:
     def _tasks(self) -> list[ShardTask]:
         near = self._section.cleaning.near_duplicates
         preparation = Preparation(self._section, signatures=near is not None)
+        staged = self._staged()
         chunks = [
             (number, chunk)
             for number, file in enumerate(self._files)
-            for chunk in file_chunks(file.path, file.name, CHUNK_BYTES)
+            for chunk in staged.get(number) or file_chunks(file.path, file.name, CHUNK_BYTES)
         ]
         return [
             ShardTask(
@@ -180,6 +190,26 @@ class _Ingest:
             )
             for number, (source, chunk) in enumerate(chunks)
         ]
+
+    def _staged(self) -> dict[int, list[FileChunk]]:
+        """Read the documents among the files; return their chunks by the place of the file."""
+        places = [place for place, file in enumerate(self._files) if file.document]
+        documents = [
+            Document(file.path, file.name, file.document) for file in self._files if file.document
+        ]
+        by_ray = self._pool.ray_address is not None
+        workers = default_workers() if by_ray else self._pool.processes
+        section = self._section.documents or DocumentsSection()
+        stager = Stager(section, self._work_dir / "documents", workers)
+        chunks: dict[int, list[FileChunk]] = {}
+        for place, found in zip(places, stager.stage(documents, self._progress), strict=True):
+            name = self._files[place].name
+            if found.problem is not None:
+                chunks[place] = [FileChunk(found.path, name, problem=found.problem)]
+            else:
+                chunks[place] = file_chunks(found.path, name, CHUNK_BYTES)
+            self._document_notes += found.notes
+        return chunks
 
     def _run_tasks(
         self, tasks: Sequence[ShardTask], total: int, made: dict[int, list[Shard]]
@@ -197,7 +227,7 @@ class _Ingest:
                     self._news.add(shard.news)
                     shard.news = None
                 if self._section.strict and bad:
-                    raise _bad_row(*bad[0])
+                    raise bad_row(*bad[0])
             self._bytes_done += task.chunk.num_bytes
             rows = sum(source.counts.rows for source in self._sources)
             self._progress.update(self._bytes_done, total + 1, f"{rows:,} rows read")
@@ -277,14 +307,14 @@ class _Ingest:
             bad[counts.role] += counts.quarantined
             if counts.quarantined == counts.rows:
                 problem = f"all {counts.rows:,} rows are bad"
-                raise _too_many_bad(
-                    counts.entry, problem, self._quarantine, tables=_are_tables(source.files)
+                raise too_many_bad(
+                    counts.entry, problem, self._quarantine, tables=are_tables(source.files)
                 )
         max_share = self._section.max_quarantine_ratio
         for role, rows in total.items():
             if bad[role] > max_share * rows:
                 problem = f"{bad[role]:,} of {rows:,} {role} rows are bad ({bad[role] / rows:.1%})"
-                raise _too_many_bad(f"{role} rows", problem, self._quarantine, max_share)
+                raise too_many_bad(f"{role} rows", problem, self._quarantine, max_share)
 
     def _nothing_to_train_on(self) -> DataError:
         counts = [source.counts for source in self._sources if source.counts.role == "train"]
@@ -314,6 +344,8 @@ class _Ingest:
             licence=self._section.licence,
             notes=[
                 *_notes(self._sources, columns),
+                *self._document_notes,
+                *(_left_out(self._files) if self._section.documents else ()),
                 *_answerless({split: answered[rows] for split, rows in written.items()}),
             ],
         )
@@ -337,41 +369,6 @@ class _Ingest:
         _write_text(self._out_dir / "card.html", card)
 
 
-def _check_section(section: DataSection) -> None:
-    if section.split_dataset_ratio > 0 and section.val_dataset:
-        raise UsageError(
-            "validation rows are named twice",
-            where="data.split_dataset_ratio and data.val_dataset",
-            found=f"{section.split_dataset_ratio} and {', '.join(section.val_dataset)}",
-            expected="one of the two",
-            do="set data.split_dataset_ratio to 0, or remove data.val_dataset",
-        )
-    if section.split_dataset_ratio > 0 and section.streaming:
-        raise UsageError(
-            "a stream has no length that a share could be split off from",
-            where="data.split_dataset_ratio and data.streaming",
-            found=section.split_dataset_ratio,
-            expected="0",
-            do="name data.val_dataset, or set data.streaming to false",
-        )
-
-
-def _check_column_names(section: DataSection, files: Sequence[SourceFile]) -> None:
-    checked_names(section.column_names, "data.column_names")
-    if section.column_names and not any(_are_tables([file]) for file in files):
-        raise UsageError(
-            "columns are named, and no file needs their names",
-            where="data.column_names",
-            found=", ".join(file.name for file in files[:8]),
-            expected="a .csv or .tsv file",
-            do="remove data.column_names; to rename columns, use data.columns",
-        )
-
-
-def _are_tables(files: Sequence[SourceFile]) -> bool:
-    return all(data_suffix(file.path) in TABLE_SUFFIXES for file in files)
-
-
 def _sources(files: Sequence[SourceFile]) -> tuple[list[Source], list[Source]]:
     """Return one source for each entry of the recipe, and for each file the source it is of."""
     import numpy as np
@@ -391,33 +388,6 @@ def _sources(files: Sequence[SourceFile]) -> tuple[list[Source], list[Source]]:
     return sources, of_file
 
 
-def _bad_row(reason: str, place: str) -> DataError:
-    return DataError(
-        "a row has no standard form, and data.strict is on",
-        where=place,
-        found=reason,
-        do="mend the row, or set data.strict to false to set bad rows aside",
-    )
-
-
-def _too_many_bad(
-    where: str,
-    problem: str,
-    quarantine: QuarantineFile,
-    max_share: float | None = None,
-    tables: bool = False,
-) -> DataError:
-    allowed = "" if max_share is None else ", or raise data.max_quarantine_ratio"
-    allowed += ", or data.column_names if there is no header line" if tables else ""
-    return DataError(
-        problem,
-        where=where,
-        found="\n".join(quarantine.examples()),
-        expected=None if max_share is None else f"at most {max_share:.1%}",
-        do=f"look into {quarantine.path}, mend the source or set data.columns{allowed}",
-    )
-
-
 def _notes(sources: Sequence[Source], columns: ColumnNews) -> Iterator[str]:
     for target, names in sorted(columns.clashes.items()):
         yield (
@@ -435,6 +405,17 @@ def _notes(sources: Sequence[Source], columns: ColumnNews) -> Iterator[str]:
             )
         if not counts.used:
             yield f"{counts.entry} gives no row: all of them are duplicates or evaluated rows."
+
+
+def _left_out(files: Sequence[SourceFile]) -> Iterator[str]:
+    folders = {file.spec.path: file.spec for file in files if not file.spec.subsets}
+    for path, spec in folders.items():
+        folder = Path(path).expanduser()
+        if spec.is_local and folder.is_dir():
+            endings = files_left_out(folder)
+            if endings:
+                shown = ", ".join(f"{count:,} {ending}" for ending, count in endings.items())
+                yield f"No reader for {sum(endings.values()):,} files of {path}: {shown}."
 
 
 def _answerless(answered: "dict[str, np.ndarray]") -> Iterator[str]:

@@ -32,6 +32,7 @@ from swiftcore.data.readers.files import SourceRow
 from swiftcore.data.readers.tables import TableHeader
 from swiftcore.data.rows.plan import KNOWN_COLUMNS
 from swiftcore.data.sources.row_options import RowOptions
+from swiftcore.recipe.sections import DataSection
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,6 +117,19 @@ def prepare_chunk(
     return list(_Preparing(task, on_rows).shards())
 
 
+def table_header(section: DataSection, options: RowOptions) -> TableHeader:
+    """Return what is known of the columns of csv and tsv files before they are read.
+
+    Args:
+        section: the recipe's data section.
+        options: what a file's registration says of it.
+    """
+    renamed = {name.lower() for name in (*(section.columns or {}), *options.columns)}
+    # A function may read columns of any name.
+    known = None if options.preprocess else KNOWN_COLUMNS | renamed
+    return TableHeader(options.column_names or tuple(section.column_names), known)
+
+
 class _Preparing:
     """State of one chunk on its way into shards."""
 
@@ -134,7 +148,9 @@ class _Preparing:
 
     def shards(self) -> Iterator[Shard]:
         rows_read = 0
-        for raw in read_chunk(self._task.chunk, _header(self._task)):
+        for raw in read_chunk(
+            self._task.chunk, table_header(self._task.preparation.section, self._task.options)
+        ):
             rows_read += 1
             if rows_read % _ROWS_BETWEEN_NEWS == 0:
                 self._on_rows(rows_read)
@@ -281,15 +297,6 @@ class ShardedRows:
         with pa.memory_map(str(shard.path)) as mapped:
             table = pa.ipc.open_file(mapped).read_all().take(pa.array(rows - first))
         return recast(table, shard.kinds, self.kinds)
-
-
-def _header(task: ShardTask) -> TableHeader:
-    """Return what is known of the columns of a csv or tsv file."""
-    section, options = task.preparation.section, task.options
-    renamed = {name.lower() for name in (*(section.columns or {}), *options.columns)}
-    # A function may read columns of any name.
-    known = None if options.preprocess else KNOWN_COLUMNS | renamed
-    return TableHeader(options.column_names or tuple(section.column_names), known)
 
 
 def _has_answer(row: Row) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swiftcore.artifacts import Produced, section_config
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 
 _ROLES = ("dataset", "val_dataset", "test_dataset")
+_CHUNK_TOKENIZER = "chunk tokenizer"
 _PLACES = {*_ROLES, "cached_dataset", "custom_dataset_info", "custom_register_path"}
 
 
@@ -35,11 +37,16 @@ def ingest_sources(section: DataSection) -> dict[str, Source]:
         EnvironmentMissing: a source can't be reached from here.
     """
     from swiftcore.data import section_files
+    from swiftcore.data.documents.tokens import tokenizer_file
 
-    return {
+    files: dict[str, Source] = {
         f"{file.role}[{index}]": DataFile(file.path, file.path.name, file=file)
         for index, file in enumerate(section_files(section, trace=False))
     }
+    tokenizer = section.documents.tokenizer if section.documents else None
+    if tokenizer is None:
+        return files
+    return files | {_CHUNK_TOKENIZER: Source(tokenizer_file(Path(tokenizer)), "chunk tokenizer")}
 
 
 def _files(inputs: Mapping[str, StageInput]) -> "list[SourceFile]":
@@ -61,11 +68,15 @@ def _config(recipe: Recipe) -> dict[str, Any]:
             }
             for spec in specs
         ]
-    return {"data": section_config(recipe.data, exclude=_PLACES), "sources": sources}
+    config = section_config(recipe.data, exclude=_PLACES)
+    if recipe.data.documents is not None:
+        # The tokenizer counts by its content, as an input.
+        config["documents"] = section_config(recipe.data.documents, exclude={"tokenizer"})
+    return {"data": config, "sources": sources}
 
 
 def _input_config(inputs: Mapping[str, StageInput]) -> dict[str, Any]:
-    """Return what registrations do to raw rows, entry by entry and subset by subset."""
+    """Return what registrations do to raw rows, entry by entry and subset, and the documents."""
     found: list[dict[str, Any]] = []
     last: SourceFile | None = None
     for file in _files(inputs):
@@ -81,7 +92,15 @@ def _input_config(inputs: Mapping[str, StageInput]) -> dict[str, Any]:
             names = {"column_names": list(options.column_names)} if options.column_names else {}
             found.append(told | names)
         last = file
-    return {"registered": found} if found else {}
+    # What a document is, and what rows of code say of their place, hangs on its name.
+    documents = {role: source.file.document for role, source in _documents(inputs)}
+    told = {"registered": found} if found else {}
+    return told | ({"documents": documents} if documents else {})
+
+
+def _documents(inputs: Mapping[str, StageInput]) -> "list[tuple[str, DataFile]]":
+    files = [(role, source) for role, source in inputs.items() if isinstance(source, DataFile)]
+    return [(role, source) for role, source in files if source.file.document is not None]
 
 
 def _suffixes(path: str) -> list[str]:

@@ -1,22 +1,24 @@
 """Documents and source code become text, text becomes chunks, chunks become rows."""
 
-from swiftcore.data.documents.chunks import Chunk, chunk_text, rebuild
-from swiftcore.data.documents.code import split_code
-from swiftcore.data.documents.config import HuggingFaceSource, IngestionConfig
-from swiftcore.data.documents.extractor import DocumentExtractor
-from swiftcore.data.documents.ingester import DatasetIngester
-from swiftcore.data.documents.kinds import document_kind
-from swiftcore.data.documents.one_call import ingest_dataset
-from swiftcore.data.documents.outcomes import (
-    ExtractedDocument,
-    ExtractionLimits,
-    FailedDocument,
-)
-from swiftcore.data.documents.result import IngestionResult
-from swiftcore.data.documents.schemas import DatasetFormat
+from typing import TYPE_CHECKING
 
-# The name SwiftLLM gives its shortcut.
-prepare_dataset = ingest_dataset
+from swiftcore.lazy import late_names
+
+if TYPE_CHECKING:
+    from swiftcore.data.documents.chunks import Chunk, chunk_text, rebuild
+    from swiftcore.data.documents.code import split_code
+    from swiftcore.data.documents.config import HuggingFaceSource, IngestionConfig
+    from swiftcore.data.documents.extractor import DocumentExtractor
+    from swiftcore.data.documents.ingester import DatasetIngester
+    from swiftcore.data.documents.kinds import document_kind
+    from swiftcore.data.documents.one_call import ingest_dataset, prepare_dataset
+    from swiftcore.data.documents.outcomes import (
+        ExtractedDocument,
+        ExtractionLimits,
+        FailedDocument,
+    )
+    from swiftcore.data.documents.result import IngestionResult
+    from swiftcore.data.documents.schemas import DatasetFormat
 
 __all__ = [
     "Chunk",
@@ -36,3 +38,19 @@ __all__ = [
     "rebuild",
     "split_code",
 ]
+
+__getattr__ = late_names(
+    __name__,
+    {
+        "chunks": ("Chunk", "chunk_text", "rebuild"),
+        "code": ("split_code",),
+        "config": ("HuggingFaceSource", "IngestionConfig"),
+        "extractor": ("DocumentExtractor",),
+        "ingester": ("DatasetIngester",),
+        "kinds": ("document_kind",),
+        "one_call": ("ingest_dataset", "prepare_dataset"),
+        "outcomes": ("ExtractedDocument", "ExtractionLimits", "FailedDocument"),
+        "result": ("IngestionResult",),
+        "schemas": ("DatasetFormat",),
+    },
+)

@@ -19,7 +19,7 @@ from swiftcore.data.documents.chunks import (
     chunk_text,
 )
 from swiftcore.data.documents.kinds import is_source_code, lexer_name
-from swiftcore.data.documents.outcomes import Break
+from swiftcore.data.documents.outcomes import Break, ExtractedDocument
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _DEEPEST_LEVEL = 2
@@ -67,6 +67,28 @@ def split_code(
 
     spans = _packed(text, fits, (0, len(text)), found, 0, size, offsets)
     return [Chunk(text[start:end], start, end) for start, end in spans]
+
+
+def split_document(
+    document: ExtractedDocument, size: int, overlap: int = 0, offsets: TokenOffsets | None = None
+) -> Sequence[Chunk]:
+    """Cut a document as its kind asks: source code at definitions, other texts with overlap.
+
+    Args:
+        document: whose text is cut.
+        size: characters, or tokens when `offsets` is given; 0 keeps it whole.
+        overlap: how much of a chunk the next one repeats; code never overlaps.
+        offsets: gives the (start, end) of each token of a text.
+
+    Raises:
+        DataError: one character alone has more tokens than `size`.
+    """
+    text = document.text
+    if size == 0:
+        return [Chunk(text, 0, len(text))]
+    if is_source_code(document.kind):
+        return split_code(text, document.kind, size, offsets, document.breaks)
+    return chunk_text(text, size, overlap, offsets)
 
 
 def code_breaks(text: str, language: str) -> list[Break]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from swiftcore.errors import DataError
 
 # Folders that tools fill: their content was written by nobody, or is in the project anyway.
-_TOOL_FOLDERS = {"CVS", "__pycache__", "node_modules"}
+TOOL_FOLDERS = {"CVS", "__pycache__", "node_modules"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class _Walk:
 def _reason_to_skip(path: Path, root: Path) -> str | None:
     if path.name.startswith("."):
         return "hidden"
-    if path.name in _TOOL_FOLDERS and os.path.isdir(path):
+    if path.name in TOOL_FOLDERS and os.path.isdir(path):
         return "a folder of tools"
     if not path.is_symlink():
         return None

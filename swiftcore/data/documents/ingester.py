@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 
 from swiftcore.atomic import write_text_synced
-from swiftcore.data.documents.chunks import Chunk, TokenOffsets, chunk_text
-from swiftcore.data.documents.code import split_code
+from swiftcore.data.documents.chunks import Chunk
+from swiftcore.data.documents.code import split_document
 from swiftcore.data.documents.config import (
     HuggingFaceSource,
     IngestionConfig,
@@ -24,6 +24,7 @@ from swiftcore.data.documents.kinds import document_kind, is_source_code
 from swiftcore.data.documents.outcomes import ExtractedDocument, FailedDocument
 from swiftcore.data.documents.output import RowOutput
 from swiftcore.data.documents.pool import Extraction, default_workers, extract_in_order
+from swiftcore.data.documents.probing import holds_rows
 from swiftcore.data.documents.result import (
     Counts,
     IngestedFile,
@@ -47,9 +48,8 @@ from swiftcore.data.rows.plan import KNOWN_COLUMNS
 from swiftcore.errors import DataError, UsageError
 from swiftcore.progress import Progress, Silent
 
-# Tables and JSON may be data or just documents; this many rows decide.
-_PROBED_ROWS = 1000
 _NUM_REASONS, _NUM_SHOWN = 20, 5
+# Tables and JSON may be data or just documents; their first rows decide.
 _MAYBE_DOCUMENTS = (".csv", ".tsv", ".json")
 
 
@@ -230,13 +230,8 @@ class DatasetIngester:
             _add_text(row, output, counts)
 
     def _chunks(self, document: ExtractedDocument) -> Sequence[Chunk]:
-        text, size = document.text, self.config.chunk_size
-        if size == 0:
-            return [Chunk(text, 0, len(text))]
-        offsets: TokenOffsets | None = self._offsets
-        if is_source_code(document.kind):
-            return split_code(text, document.kind, size, offsets, document.breaks)
-        return chunk_text(text, size, self.config.chunk_overlap, offsets)
+        config = self.config
+        return split_document(document, config.chunk_size, config.chunk_overlap, self._offsets)
 
     def _is_data(self, file: FoundFile) -> bool:
         """Tell data from documents; tables and JSON of neither texts nor conversations are both."""
@@ -245,15 +240,9 @@ class DatasetIngester:
             return False
         if suffix not in _MAYBE_DOCUMENTS or not self.config.format.holds_text:
             return True
-        normalizer = RowNormalizer(self.config.columns)
         try:
-            for raw in islice(read_rows(file.path, file.name, self._header), _PROBED_ROWS):
-                try:
-                    if raw.problem is None:
-                        normalizer.standard_row(raw.row)
-                        return True
-                except RejectedRow:
-                    continue
+            if holds_rows(file.path, self.config.columns, self._header):
+                return True
         except DataError:
             # A broken JSON file is damaged data; a table in another encoding is still a document.
             return suffix == ".json"

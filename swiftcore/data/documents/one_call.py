@@ -80,3 +80,7 @@ def ingest_dataset(
         num_workers=num_workers,
     )
     return DatasetIngester(config).run(progress)
+
+
+# The name SwiftLLM gives its shortcut.
+prepare_dataset = ingest_dataset

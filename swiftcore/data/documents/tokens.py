@@ -6,12 +6,11 @@ from swiftcore.data.documents.chunks import TokenOffsets
 from swiftcore.errors import EnvironmentMissing, UsageError
 
 
-def token_offsets(folder: Path) -> TokenOffsets:
-    """Return what gives the (start, end) of each token of a text, without special tokens.
+def tokenizer_file(folder: Path) -> Path:
+    """Return the tokenizer.json of a folder, or the file itself.
 
     Raises:
-        UsageError: there is no tokenizer.json, or it is broken.
-        EnvironmentMissing: the package `tokenizers` is not installed.
+        UsageError: there is none.
     """
     path = folder / "tokenizer.json" if folder.is_dir() else folder
     if not path.is_file():
@@ -19,8 +18,19 @@ def token_offsets(folder: Path) -> TokenOffsets:
             "there is no tokenizer here",
             where=folder,
             expected="a folder with a tokenizer.json",
-            do="give the folder of a model with a fast tokenizer, or leave --tokenizer out",
+            do="give the folder of a model with a fast tokenizer, or leave the tokenizer out",
         )
+    return path
+
+
+def token_offsets(folder: Path) -> TokenOffsets:
+    """Return what gives the (start, end) of each token of a text, without special tokens.
+
+    Raises:
+        UsageError: there is no tokenizer.json, or it is broken.
+        EnvironmentMissing: the package `tokenizers` is not installed.
+    """
+    path = tokenizer_file(folder)
     try:
         from tokenizers import Tokenizer
     except ImportError as err:

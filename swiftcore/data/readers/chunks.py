@@ -32,6 +32,7 @@ class FileChunk:
         first_line: line, or row number, at `start`.
         num_bytes: about how much there is to read.
         stamp: state of the file when it was cut.
+        problem: why nothing of the file can be read; it then counts as one bad row.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class FileChunk:
     first_line: int = 1
     num_bytes: int = 0
     stamp: Stamp | None = None
+    problem: str | None = None
 
 
 def file_chunks(
@@ -80,6 +82,8 @@ def read_chunk(chunk: FileChunk, header: TableHeader | None = None) -> Iterator[
     Raises:
         DataError: as `read_rows`; the file must not have changed since it was cut.
     """
+    if chunk.problem is not None:
+        return iter([SourceRow("", chunk.name, 1, chunk.problem)])
     if chunk.end is None:
         return read_rows(chunk.path, chunk.name, header)
     is_table = data_suffix(chunk.path) == ".parquet"

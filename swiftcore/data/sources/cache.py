@@ -33,12 +33,14 @@ class Fetched:
         name: how messages and reports name it.
         provenance: where exactly it came from: address, revision, digests.
         is_local: true for what was here and was not fetched.
+        inner: its place within the folder that an entry names; empty for a single file.
     """
 
     path: Path
     name: str
     provenance: dict[str, str] = field(default_factory=dict)
     is_local: bool = False
+    inner: str = ""
 
 
 def cache_dir() -> Path:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from swiftcore.data.readers.files import data_suffix
 from swiftcore.data.sources.cache import Fetched, hubs_are_offline
+from swiftcore.data.sources.documents import is_document
 from swiftcore.data.sources.folders import files_in_folder, files_of_pattern, nearest
 from swiftcore.data.sources.plugins import fetch_by_plugin, tracked
 from swiftcore.data.sources.registered import Registry
@@ -35,6 +36,7 @@ class SourceFile:
             ETag, hub and commit, DVC revision, digests.
         options: what a registered dataset does to its raw rows; false where there is nothing.
         is_local: true for a file that was not fetched, so that DVC may know more of it.
+        document: its place within its entry, where it is a document and no data file; else None.
     """
 
     role: Role
@@ -44,6 +46,7 @@ class SourceFile:
     provenance: dict[str, str] = field(default_factory=dict)
     options: RowOptions = field(default_factory=RowOptions)
     is_local: bool = False
+    document: str | None = None
 
     @property
     def is_registered(self) -> bool:
@@ -80,14 +83,18 @@ def source_files(
         ("test", section.test_dataset),
     ]
     files: list[SourceFile] = []
+    documents = section.documents is not None
     for role, entries in roles:
         for spec in map(parse_dataset_spec, entries):
             known = registry.resolve(spec) if registry is not None else []
             if not known:
-                files += _of_entry(role, spec, spec_files(spec, role, progress=progress))
+                found = spec_files(spec, role, progress=progress, documents=documents)
+                files += _of_entry(section, role, spec, found)
             for place, dataset in known:
-                found = spec_files(place, role, splits=dataset.split, progress=progress)
-                files += _of_entry(role, spec, found, dataset.origin, dataset.options)
+                found = spec_files(
+                    place, role, splits=dataset.split, progress=progress, documents=documents
+                )
+                files += _of_entry(section, role, spec, found, dataset.origin, dataset.options)
     return traced(files) if trace else files
 
 
@@ -102,6 +109,7 @@ def traced(files: Sequence[SourceFile]) -> list[SourceFile]:
 
 
 def _of_entry(
+    section: DataSection,
     role: Role,
     spec: DatasetSpec,
     found: Sequence[Fetched],
@@ -112,7 +120,8 @@ def _of_entry(
     options = RowOptions() if options is None else options
     for each in found:
         known = each.provenance | (origin or {})
-        yield SourceFile(role, spec, each.path, each.name, known, options, each.is_local)
+        inner = (each.inner or each.path.name) if is_document(each.path, section, options) else None
+        yield SourceFile(role, spec, each.path, each.name, known, options, each.is_local, inner)
 
 
 def spec_files(
@@ -121,6 +130,7 @@ def spec_files(
     *,
     splits: Sequence[str] = (),
     progress: Progress | None = None,
+    documents: bool = False,
 ) -> list[Fetched]:
     """Return the files one entry stands for, fetched if they are not on this machine.
 
@@ -129,6 +139,7 @@ def spec_files(
         role: what its rows are for; picks the split of a dataset that has several.
         splits: splits of a hub dataset to take instead.
         progress: told what is fetched.
+        documents: take documents and source code of folders and patterns too.
 
     Raises:
         SwiftError: as `source_files`.
@@ -144,31 +155,32 @@ def spec_files(
     if spec.scheme is not None:
         return _at_address(spec, role, progress)
     if spec.is_local:
-        return list(_local_files(spec, role))
+        return list(_local_files(spec, role, documents))
     if spec.is_pattern:
         _require_no_subsets(spec, "a pattern")
-        return [_local_file(path, path.as_posix()) for path in files_of_pattern(spec, role)[1]]
+        base, paths = files_of_pattern(spec, role, documents)
+        return [_local_file(p, p.as_posix(), p.relative_to(base).as_posix()) for p in paths]
     pulled = tracked(Path(spec.path).expanduser())
     if pulled is not None and spec.is_local:
-        return list(_local_files(spec, role))
+        return list(_local_files(spec, role, documents))
     if _names_hub(spec):
         return _on_hub(spec, role, splits, progress)
     raise _not_here(spec)
 
 
-def _local_files(spec: DatasetSpec, role: Role) -> Iterator[Fetched]:
+def _local_files(spec: DatasetSpec, role: Role, documents: bool) -> Iterator[Fetched]:
     root = Path(spec.path).expanduser()
     if not root.is_dir():
         _require_no_subsets(spec, "a single file")
         yield _local_file(root, spec.path)
         return
-    for path in files_in_folder(root, spec, role):
-        name = f"{spec.path.rstrip('/')}/{path.relative_to(root).as_posix()}"
-        yield _local_file(path, name)
+    for path in files_in_folder(root, spec, role, documents):
+        inner = path.relative_to(root).as_posix()
+        yield _local_file(path, f"{spec.path.rstrip('/')}/{inner}", inner)
 
 
-def _local_file(path: Path, name: str) -> Fetched:
-    return Fetched(path, name, is_local=True)
+def _local_file(path: Path, name: str, inner: str = "") -> Fetched:
+    return Fetched(path, name, is_local=True, inner=inner)
 
 
 def _at_address(spec: DatasetSpec, role: Role, progress: Progress | None) -> list[Fetched]:

@@ -108,6 +108,38 @@ def test_training_rows_that_hold_evaluated_text_are_reported_or_dropped():
     assert report.splits == {"train": 1, "test": 1}
 
 
+def _leaking_rows() -> list[dict]:
+    """Twenty rows of one text each, twice: with another question, so that copies are no copies."""
+    texts = [" ".join(f"w{n}x{k}" for k in range(30)) for n in range(20)]
+    return [_row(f"question {n} {side}?", texts[n]) for side in "ab" for n in range(20)]
+
+
+def test_training_rows_that_hold_text_of_rows_split_off_are_reported_or_dropped(monkeypatch):
+    monkeypatch.setattr("swiftcore.data.split_off._BLOCK_ROWS", 7)
+    _write("train.jsonl", _leaking_rows())
+    made = {}
+    for choice, pool in (("off", Pool()), ("warn", Pool()), ("drop", Pool(2)), ("drop", Pool())):
+        section = DataSection(
+            dataset=["train.jsonl#39"],
+            split_dataset_ratio=0.2,
+            cleaning=CleaningSection(contamination=choice),
+        )
+        report = build_dataset(section, Path("out"), pool=pool)
+        made.setdefault(choice, []).append((report, Path("out/train.parquet").read_bytes()))
+    assert made["off"][0][1] == made["warn"][0][1] != made["drop"][0][1] == made["drop"][1][1]
+    (source,) = made["drop"][1][0].sources
+    assert made["warn"][0][0].contamination == {"ngram, split off": source.contaminated}
+    assert source.contaminated > 0
+    assert (source.not_sampled, source.used) == (1, 39 - source.contaminated)
+    lines = _quarantine()
+    assert len(lines) == source.contaminated
+    assert lines[0]["reason"].endswith("that was split off")
+    val = {row["messages"][-1]["content"] for row in load_rows(Path("out"), "val")}
+    train = {row["messages"][-1]["content"] for row in load_rows(Path("out"), "train")}
+    assert val
+    assert not val & train
+
+
 def test_cleaning_is_the_same_in_two_processes(monkeypatch):
     monkeypatch.setattr("swiftcore.data.ingest.CHUNK_BYTES", 4_000)
     rows = [

@@ -8,7 +8,6 @@ and shuffle. Then the splits are gathered from the shards. Memory holds a few sh
 bytes a row, however long the rows are.
 """
 
-import pickle
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,7 +30,14 @@ from swiftcore.data.ingest_checks import (
     too_many_bad,
 )
 from swiftcore.data.pool import Pool
-from swiftcore.data.preparation import ColumnNews, Preparation, RowNews, check_cleaning
+from swiftcore.data.preparation import (
+    CONTAMINATED,
+    ColumnNews,
+    Preparation,
+    RowNews,
+    check_cleaning,
+    write_index,
+)
 from swiftcore.data.quarantine import QUARANTINED, QuarantineFile, quarantine_line
 from swiftcore.data.readers.chunks import FileChunk, file_chunks
 from swiftcore.data.report import FATES, IngestReport, SourceCounts
@@ -39,6 +45,7 @@ from swiftcore.data.shards import Shard, ShardedRows, ShardTask, prepare_chunk
 from swiftcore.data.sources.folders import files_left_out
 from swiftcore.data.sources.local import SourceFile, source_files
 from swiftcore.data.sources.registered import load_registered
+from swiftcore.data.split_off import shared_with_split_off
 from swiftcore.data.splits import Selection, Source, content_numbers
 from swiftcore.errors import DataError, UsageError
 from swiftcore.progress import Progress, Silent
@@ -250,9 +257,7 @@ class _Ingest:
             return None
         rows = ShardedRows(shards, joined_kinds(shard.kinds for shard in shards))
         index = ContaminationIndex.from_rows(rows.messages(), cleaning.contamination_ngram)
-        path = self._work_dir / "contamination.index"
-        path.write_bytes(pickle.dumps(index))
-        return path
+        return write_index(index, self._work_dir)
 
     def _number_rows(self, shards: Sequence[Shard]) -> None:
         """Tell each source the places of its good rows."""
@@ -272,7 +277,14 @@ class _Ingest:
         near = self._section.cleaning.near_duplicates is not None
         signatures = rows.signatures(self._work_dir / "all.minhash") if near else None
         contents = content_numbers(b"".join(shard.digests for shard in shards))
-        selection = Selection(self._sources, contents, self._section, signatures)
+        compared = self._section.cleaning.contamination != "off"
+
+        def leaking(train: "np.ndarray", split_off: "np.ndarray") -> "np.ndarray":
+            return self._leaking(rows, train, split_off)
+
+        selection = Selection(
+            self._sources, contents, self._section, signatures, leaking if compared else None
+        )
         splits = selection.splits()
         for dropped, kept in rows.pairs(selection.near_duplicates):
             reason = "the row nearly equals an earlier one"
@@ -282,6 +294,28 @@ class _Ingest:
             line = quarantine_line(name, dropped.line, reason, like, True)
             self._quarantine.add([line], [("near_duplicates", reason, place)])
         return splits
+
+    def _leaking(
+        self, rows: ShardedRows, train: "np.ndarray", split_off: "np.ndarray"
+    ) -> "np.ndarray":
+        """Return the places of training rows to drop: those with text of rows split off."""
+        import numpy as np
+
+        cleaning = self._section.cleaning
+        found = shared_with_split_off(
+            rows, train, split_off, cleaning.contamination_ngram, self._work_dir, self._pool
+        )
+        dropped: list[int] = []
+        for place, match in found:
+            self._news.contamination.by_kind[f"{match.kind}, split off"] += 1
+            if cleaning.contamination == "drop":
+                dropped.append(place)
+                ((row, _),) = rows.pairs([(place, place)])
+                name = self._files[row.source].name
+                reason = f"{match.reason()} that was split off"
+                line = quarantine_line(name, row.line, reason, row.columns, True)
+                self._quarantine.add([line], [(CONTAMINATED, reason, f"{name}:{row.line}")])
+        return np.asarray(dropped, dtype=np.int64)
 
     def _tell_rows(self, rows: int) -> None:
         self._progress.update(rows, None, f"{rows:,} rows read")

@@ -1,5 +1,6 @@
 """What happens to one raw row: placeholders, the standard form, filters, privacy, contamination."""
 
+import hashlib
 import pickle
 from collections import Counter
 from dataclasses import dataclass, field
@@ -127,7 +128,7 @@ class RowPreparer:
         self._fills_identity = bool(section.model_name or section.model_author)
         self._filters = _filters(cleaning)
         self._scanner = _scanner(cleaning)
-        self._index = _index_at(preparation.contamination_index)
+        self._index = index_at(preparation.contamination_index)
         self._drops_contaminated = cleaning.contamination == "drop"
         self._signs = preparation.signatures
 
@@ -225,7 +226,16 @@ def _scanner(cleaning: CleaningSection) -> PrivacyScanner | None:
     return PrivacyScanner(cleaning.secrets, cleaning.personal, cleaning.privacy_ignore)
 
 
+def write_index(index: ContaminationIndex, folder: Path) -> Path:
+    """Write an index into a file that every worker can read; its name tells its content."""
+    content = pickle.dumps(index)
+    path = folder / f"{hashlib.sha256(content).hexdigest()[:32]}.index"
+    path.write_bytes(content)
+    return path
+
+
 @lru_cache(maxsize=1)
-def _index_at(path: Path | None) -> ContaminationIndex | None:
+def index_at(path: Path | None) -> ContaminationIndex | None:
+    """Return an index that `write_index` wrote."""
     # A file of this run in its own working folder; nothing from outside is unpickled.
     return None if path is None else pickle.loads(path.read_bytes())

@@ -247,13 +247,14 @@ class ShardedRows:
         back[order] = np.arange(len(order))
         return pa.concat_tables(tables).combine_chunks().take(pa.array(back))
 
-    def messages(self) -> Iterator[Row]:
-        """Yield the messages of every row, in reading order."""
+    def messages(self, rows: "np.ndarray | None" = None) -> Iterator[Row]:
+        """Yield the messages of the rows with these places, or of all in reading order."""
         import numpy as np
 
-        total = int(self._ends[-1]) if len(self._ends) else 0
-        for start in range(0, total, MAX_SHARD_ROWS):
-            table = self.take(np.arange(start, min(start + MAX_SHARD_ROWS, total)))
+        if rows is None:
+            rows = np.arange(int(self._ends[-1]) if len(self._ends) else 0)
+        for start in range(0, len(rows), MAX_SHARD_ROWS):
+            table = self.take(rows[start : start + MAX_SHARD_ROWS])
             for text in table.column("messages").to_pylist():
                 yield {"messages": json.loads(text)}
 

@@ -5,7 +5,7 @@ themselves stay on disk.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,6 +58,8 @@ class Selection:
         contents: what `content_numbers` returns for all rows.
         section: the recipe's wishes.
         signatures: MinHash signatures of all rows, when near duplicates are to be dropped.
+        leaking: told the training rows and those split off from them, returns the training rows to
+            drop because they hold text of the others; None when nobody asks for that.
     """
 
     def __init__(
@@ -66,11 +68,13 @@ class Selection:
         contents: "Places",
         section: DataSection,
         signatures: "np.ndarray | None" = None,
+        leaking: "Callable[[Places, Places], Places] | None" = None,
     ) -> None:
         self._roles = {role: [s for s in sources if s.counts.role == role] for role in SPLITS}
         self._contents = contents
         self._section = section
         self._signatures = signatures
+        self._leaking = leaking
         self.near_duplicates: list[tuple[int, int]] = []
 
     def splits(self) -> dict[str, "Places"]:
@@ -99,6 +103,7 @@ class Selection:
             dropped = np.setdiff1d(rows, left)
             source.counts.held_out += len(dropped)
             source.rows = np.setdiff1d(source.rows, dropped, assume_unique=True)
+        kept = self._without_leaks(kept, split_off)
         mixed = self._mixed(kept)
         for source, (_, val), given in zip(self._roles["train"], chosen, mixed.parts, strict=True):
             _count(source, {"train": given, "val": val})
@@ -143,6 +148,20 @@ class Selection:
             left = source.rows[~np.isin(source.rows, dropped, assume_unique=True)]
             source.counts.near_duplicates += len(source.rows) - len(left)
             source.rows = left
+
+    def _without_leaks(self, kept: "list[Places]", split_off: "Places") -> "list[Places]":
+        """Drop training rows with text of rows that were split off."""
+        import numpy as np
+
+        train = np.unique(_joined(kept))
+        if self._leaking is None or not len(split_off) or not len(train):
+            return kept
+        dropped = self._leaking(train, split_off)
+        for source in self._roles["train"]:
+            left = source.rows[~np.isin(source.rows, dropped)]
+            source.counts.contaminated += len(source.rows) - len(left)
+            source.rows = left
+        return [rows[~np.isin(rows, dropped)] for rows in kept]
 
     def _without(self, rows: "Places", others: "Places") -> "Places":
         """Return the rows whose content is not that of any of the others."""

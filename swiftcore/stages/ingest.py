@@ -69,6 +69,9 @@ def _config(recipe: Recipe) -> dict[str, Any]:
             for spec in specs
         ]
     config = section_config(recipe.data, exclude=_PLACES)
+    if recipe.data.split_dataset_ratio > 0 and recipe.data.cleaning.contamination != "off":
+        # Before rows that are split off were searched for too, such a recipe gave other rows.
+        config["searched"] = "also rows split off"
     if recipe.data.documents is not None:
         # The tokenizer counts by its content, as an input.
         config["documents"] = section_config(recipe.data.documents, exclude={"tokenizer"})

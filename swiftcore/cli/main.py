@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("swiftcore.cli.export", "encode a dataset once, for later training"),
     "deploy": ("swiftcore.cli.deploy", "serve a model folder; --status, --stop"),
     "dataset": ("swiftcore.cli.dataset", "turn documents, code and data files into training rows"),
+    "template": ("swiftcore.cli.template", "list templates; show rows as tokens; compare"),
     "args": ("swiftcore.cli.args", "list every argument and whether it works"),
     "doctor": ("swiftcore.cli.doctor", "check that this machine can do the work"),
 }

@@ -29,6 +29,7 @@ _TRAINING = ("model", "data", "template", "tuner", "train")
 _COMMAND_SECTIONS = {
     "sft": _TRAINING,
     "pt": _TRAINING,
+    "template": _TRAINING,
     "export": ("quantize", "merge", "model", "data", "template"),
     "merge-lora": ("merge", "model", "template"),
     "infer": ("evaluate", "model", "data", "template"),

@@ -240,6 +240,10 @@ class TemplateSection(Section):
         default=False,
         description="unsafe: parse control tokens in user, system and tool text, as ms-swift does",
     )
+    parity_waivers: list[Literal["prompt", "conversation"]] = Field(
+        default_factory=list,
+        description="token differences from the model's own chat template that are accepted",
+    )
 
 
 class TunerSection(Section):

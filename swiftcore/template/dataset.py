@@ -17,7 +17,7 @@ from swiftcore.template.encoded_folder import EncodedWriter, TokenizedRow
 from swiftcore.template.encoder import BATCH_ROWS, Drop, EncodeTask, RowEncoder, encode_task
 from swiftcore.template.factory import get_template
 from swiftcore.template.infer import infer_template
-from swiftcore.template.parity import parity_report
+from swiftcore.template.parity import parity_report, require_parity
 from swiftcore.template.settings import write_template_settings
 from swiftcore.template.template import Template
 
@@ -151,6 +151,7 @@ def encode_dataset(
             if split == "train":
                 sample = encoder.rows.take(_spread(encoder.kept, _PARITY_ROWS))
                 parity = parity_report(template, tokenizer, sample)
+                require_parity(template, parity, section.parity_waivers)
     if "train" not in reports:
         raise DataError(
             "the dataset has no training rows",

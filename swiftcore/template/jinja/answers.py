@@ -122,6 +122,13 @@ class StopTokens:
                 return len(token)
         return None
 
+    def is_only_special(self, text: str) -> bool:
+        """Say whether a text is nothing but special tokens and white space."""
+        while (text := text.lstrip()).startswith(self._special):
+            token = next(token for token in self._special if text.startswith(token))
+            text = text[len(token) :]
+        return not text
+
     def last_start(self, text: str) -> int | None:
         """Return where the last special token of a text starts, None if it has none."""
         return max((place for t in self._special if (place := text.rfind(t)) >= 0), default=None)

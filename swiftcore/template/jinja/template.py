@@ -9,10 +9,17 @@ from typing import Any
 from swiftcore.errors import DataError, UsageError
 from swiftcore.template.agents import AgentTemplate, find_agent_template
 from swiftcore.template.conversation import AnswerPart, Conversation, Mode
-from swiftcore.template.jinja.answers import AnswerFinder, Range, StopTokens, no_proof
+from swiftcore.template.jinja.answers import (
+    AnswerFinder,
+    Range,
+    Renderer,
+    StopTokens,
+    no_proof,
+)
 from swiftcore.template.jinja.messages import (
     PROBE_TOOL,
     MessageStyle,
+    Rewrite,
     Written,
     as_content,
     find_call_style,
@@ -31,21 +38,42 @@ _HOLD_START, _HOLD_END = "\U000f1b01", "\U000f1b02"
 _HOLD = re.compile(f"{_HOLD_START}(\\d+){_HOLD_END}")
 
 
+# What a row or a recipe may not set for a template, because it is set already.
+_TAKEN = {"messages", "tools", "documents", "add_generation_prompt", "strftime_now"}
+
+
 class JinjaTemplate(Template):
     """The chat template that came with the tokenizer.
 
+    Args:
+        tokenizer: has the template.
+        options: as for any template.
+        is_reference: it is only compared with, so settings it does not know are left out.
+
     Raises:
-        UsageError: the tokenizer has none.
+        UsageError: the tokenizer has none, or it does not know a setting.
     """
 
-    def __init__(self, tokenizer: Any, options: TemplateOptions) -> None:
+    def __init__(
+        self, tokenizer: Any, options: TemplateOptions, *, is_reference: bool = False
+    ) -> None:
         super().__init__(JINJA, tokenizer, options)
+        self._is_reference = is_reference
         self._sources = {
             with_tools: read_chat_template(tokenizer, with_tools=with_tools)
             for with_tools in (False, True)
         }
         self._agent = find_agent_template(options.agent_template or "hermes")
         self._token_ids = self.pieces.token_ids
+        for name in options.thinking.chosen():
+            if not is_reference and (problem := self._unknown(name)):
+                raise UsageError(
+                    problem,
+                    where=f"template.{name}",
+                    found="a setting that would do nothing",
+                    expected="a name that the chat template reads",
+                    do="remove it, or choose a registered template",
+                )
         forbidden = [*MARKS, _HOLD_START, _HOLD_END]
         if not options.allow_control_tokens:
             forbidden = [*sorted(self._token_ids, key=len, reverse=True), *forbidden]
@@ -96,22 +124,52 @@ class JinjaTemplate(Template):
         """Render the conversation and weigh what the assistant said."""
         held: list[str] = []
         hold = partial(self._hold, held)
-        written = self._written(conversation, hold)
-        tools = rewrite_tools(conversation.tools, hold)
+        messages = self._messages(conversation, hold)
+        rendering = self._rendering(conversation, hold)
         if mode == "infer":
-            text = self._render(written.messages, tools=tools, prompt=True).text
+            text = rendering(messages.messages, prompt=True).text
             _check_holds(text, len(held), conversation)
             prefix = self.options.response_prefix
             return [*_release([Span(text)], held), *([Span(prefix)] if prefix else [])]
         answers = [turn.answer for turn in conversation.rounds if turn.answer is not None]
-        finder = AnswerFinder(partial(self._render, tools=tools), self._stops)
+        finder = AnswerFinder(rendering, self._stops)
         wanted = [not self._is_skipped(index, answers) for index in range(len(answers))]
-        proven = finder.find(written.messages, written.answers, wanted)
+        proven = finder.find(messages.messages, messages.answers, wanted)
         self._note(proven.problems, answers)
         _check_holds(proven.text, len(held), conversation)
         return _release(self._weigh(proven.text, proven.ranges, answers), held)
 
-    def _written(self, conversation: Conversation, rewrite: Any) -> Written:
+    def written(self, conversation: Conversation, *, prompt: bool) -> str:
+        """Return what the template itself makes of a conversation, control tokens obeyed.
+
+        Raises:
+            DataError: it refuses the conversation.
+        """
+        messages = self._messages(conversation, _as_is).messages
+        return self._rendering(conversation, _as_is)(messages, prompt=prompt).text
+
+    def last_prompt(self, conversation: Conversation) -> str:
+        """Return the prompt before the last answer, as the template itself writes it.
+
+        Raises:
+            DataError: it refuses the conversation.
+        """
+        messages = self._messages(conversation, _as_is)
+        first, _ = messages.answers[-1]
+        return self._rendering(conversation, _as_is)(messages.messages[:first], prompt=True).text
+
+    def holds_tokens(self, conversation: Conversation) -> bool:
+        """Say whether control tokens in the conversation's texts are kept as text."""
+        held: list[str] = []
+        self._messages(conversation, partial(self._hold, held))
+        rewrite_tools(conversation.tools, partial(self._hold, held))
+        return bool(held)
+
+    def is_only_special(self, text: str) -> bool:
+        """Say whether a text is nothing but special tokens and white space."""
+        return self._stops.is_only_special(text)
+
+    def _messages(self, conversation: Conversation, rewrite: Rewrite) -> Written:
         system = conversation.system
         if system is None:
             system = self.default_system
@@ -120,6 +178,35 @@ class JinjaTemplate(Template):
         )
         style = self.call_style if has_calls else self.text_style
         return write_messages(conversation, system=system, style=style, rewrite=rewrite)
+
+    def _rendering(self, conversation: Conversation, rewrite: Rewrite) -> Renderer:
+        """Return the template with the row's tools and settings."""
+        settings: dict[str, Any] = {
+            **self.options.thinking.chosen(),
+            **conversation.template_kwargs,
+        }
+        for name in list(settings):
+            if not (problem := self._unknown(name)):
+                continue
+            if not self._is_reference:
+                raise DataError(
+                    problem,
+                    where=f"chat_template_kwargs.{name}",
+                    found=settings[name],
+                    expected="a name that the chat template reads",
+                    do="remove it from the row",
+                )
+            del settings[name]
+        tools = rewrite_tools(conversation.tools, rewrite)
+        return partial(self._render, tools=tools, settings=settings)
+
+    def _unknown(self, name: str) -> str | None:
+        """Say what is wrong with a setting of this name."""
+        if name in _TAKEN or name in self.tokenizer.special_tokens_map:
+            return f"{name!r} of the chat template can't be set"
+        if not any(re.search(rf"\b{re.escape(name)}\b", text) for text in self._sources.values()):
+            return f"the model's chat template does not read {name!r}"
+        return None
 
     def _note(self, problems: dict[int, str], answers: list[tuple[AnswerPart, ...]]) -> None:
         """Count the answers that are not trained; one whose row insists on it is an error."""
@@ -168,7 +255,12 @@ class JinjaTemplate(Template):
         return self._unsafe.sub(replace_one, text)
 
     def _render(
-        self, messages: list[dict[str, Any]], *, tools: list[Any], prompt: bool
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        prompt: bool,
+        tools: list[Any],
+        settings: Mapping[str, Any] | None = None,
     ) -> Rendered:
         return render(
             self._sources[bool(tools)],
@@ -178,7 +270,12 @@ class JinjaTemplate(Template):
             documents=None,
             add_generation_prompt=prompt,
             **self.tokenizer.special_tokens_map,
+            **(settings or {}),
         )
+
+
+def _as_is(text: str, author: Author) -> str:
+    return text
 
 
 def read_chat_template(tokenizer: Any, *, with_tools: bool = False) -> str:

@@ -337,6 +337,10 @@ class TrainSection(Section):
         default=None,
         description="binpack: best fit over all rows, the default; sequential: in their order",
     )
+    loss_normalization: Literal["tokens", "weights"] = Field(
+        default="tokens",
+        description="divide a step's weighted loss by its label tokens, or by the sum of weights",
+    )
     train_dataloader_shuffle: bool = Field(default=True, description="shuffle rows each epoch")
     gradient_checkpointing: bool = Field(
         default=True, description="recompute activations to save memory"

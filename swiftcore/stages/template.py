@@ -6,9 +6,17 @@ from swiftcore.artifacts import Produced, section_config
 from swiftcore.recipe import Recipe
 from swiftcore.stages.contract import Stage, StageRun
 
+_MAP_FILES = (".yaml", ".yml", ".json")
+
 
 def _config(recipe: Recipe) -> dict[str, Any]:
-    return {"template": section_config(recipe.template), "method": recipe.train.method}
+    section = section_config(recipe.template)
+    if any(part.endswith(_MAP_FILES) for part in recipe.template.loss_scale.split("+")):
+        from swiftcore.template.loss_scale import parse_loss_scale
+
+        # What a map file holds is identity, not where it lies.
+        section["loss_scale"] = parse_loss_scale(recipe.template.loss_scale).settings
+    return {"template": section, "method": recipe.train.method}
 
 
 def _run(run: StageRun) -> Produced:

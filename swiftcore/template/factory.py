@@ -1,7 +1,7 @@
 """Template names to templates."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from functools import partial
 from types import EllipsisType
@@ -21,7 +21,7 @@ def get_template(
     tokenizer: Any,
     *,
     agent_template: str | None = None,
-    loss_scale: str = "default",
+    loss_scale: str | Mapping[str, Any] = "default",
     max_length: int | None = None,
     truncation_strategy: str = "delete",
     default_system: str | EllipsisType | None = ...,
@@ -39,7 +39,8 @@ def get_template(
         name: one of `list_templates()`; "jinja" is the tokenizer's own chat template.
         tokenizer: a fast Hugging Face tokenizer.
         agent_template: how tools are written; default: the family's.
-        loss_scale: which tokens count, and how much, joined by `+`.
+        loss_scale: which tokens count, and how much, joined by `+`; a part may be a YAML or JSON
+            file; or what `Template.settings` holds.
         max_length: most tokens of a row.
         truncation_strategy: delete (or raise), left, right, split.
         default_system: system prompt of rows that bring none; "" for none, default the family's.

@@ -102,6 +102,7 @@ class FamilyTemplate(Template):
                 continue
             answer = self._answer(
                 parts,
+                query="\n".join(turn.queries),
                 opening=before,
                 counts=self._counts(rounds, index),
                 earlier=count_calls(rounds[:index]),
@@ -193,7 +194,13 @@ class FamilyTemplate(Template):
         return self.loss_scale.base != "last_round" or index == len(rounds) - 1
 
     def _answer(
-        self, parts: tuple[AnswerPart, ...], *, opening: str, counts: bool, earlier: int
+        self,
+        parts: tuple[AnswerPart, ...],
+        *,
+        query: str,
+        opening: str,
+        counts: bool,
+        earlier: int,
     ) -> list[Span]:
         """Write one answer with its weights; the last span tells the weight of its stop token."""
         parts = self._stripped(parts)
@@ -210,7 +217,8 @@ class FamilyTemplate(Template):
             factor = part.loss_scale if part.loss_scale is not None else 1.0
             end_weight = factor * float(counts if part.loss is None else part.loss)
             text = "".join(span.text for span in written)
-            runs = [(length, weight * end_weight) for length, weight in self.loss_scale.runs(text)]
+            scaled = self.loss_scale.runs(text, query)
+            runs = [(length, weight * end_weight) for length, weight in scaled]
             spans += cut(written, runs)
         if self.loss_scale.base == "all":
             # The separator has a weight of its own there, and joins the answer in one piece.

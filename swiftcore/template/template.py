@@ -10,7 +10,7 @@ from typing import Any
 from swiftcore.errors import DataError
 from swiftcore.template.agents import AgentTemplate, ParsedText
 from swiftcore.template.control_tokens import PieceTokenizer
-from swiftcore.template.conversation import Conversation, Mode, read_conversation
+from swiftcore.template.conversation import Conversation, Mode, read_conversation, read_tools
 from swiftcore.template.encoding import Encoded, Truncation, as_prompt, assemble, truncate
 from swiftcore.template.loss_scale import LossScale, parse_loss_scale
 from swiftcore.template.spans import Piece, Span, group
@@ -24,7 +24,7 @@ class TemplateOptions:
     """What a caller may choose about a template; the fields are those of `get_template`."""
 
     agent_template: str | None
-    loss_scale: str
+    loss_scale: str | Mapping[str, Any]
     max_length: int | None
     truncation_strategy: Truncation
     system: str | None
@@ -86,7 +86,7 @@ class Template(ABC):
             "agent_template": self.agent.name,
             "system": self.default_system,
             "use_chat_template": options.use_chat_template,
-            "loss_scale": self.loss_scale.name,
+            "loss_scale": self.loss_scale.settings,
             "max_length": options.max_length,
             "truncation_strategy": options.truncation_strategy,
             # Safe is what goes without saying, so older settings mean what they always did.
@@ -141,9 +141,18 @@ class Template(ABC):
         """Return the text of ids, control tokens included."""
         return self.pieces.decode(ids)
 
-    def parse_tool_calls(self, text: str) -> ParsedText:
-        """Read the tool calls out of an answer."""
-        return self.agent.parse(text)
+    def parse_tool_calls(self, text: str, tools: object = None) -> ParsedText:
+        """Read the tool calls out of an answer.
+
+        Args:
+            text: the model's words.
+            tools: the definitions; formats that write values without quotes need them to tell a
+                number from a text that looks like one.
+
+        Raises:
+            DataError: the tools are malformed.
+        """
+        return self.agent.parse(text, read_tools(tools))
 
 
 def render_chat(

@@ -86,7 +86,12 @@ class SwiftTrainer(Trainer):
         return self._batches.eval_order or super()._get_eval_sampler(eval_dataset)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Tensor:
-        return torch.tensor(max(1, sum(_num_labels(batch) for batch in batch_samples)))
+        return torch.tensor(sum(self._share(batch) for batch in batch_samples) or 1)
+
+    def _share(self, batch: dict[str, Any]) -> float:
+        """Return what a batch adds to the divisor of a summed loss."""
+        by_weights = self._job.train.loss_normalization == "weights"
+        return _sum_weights(batch) if by_weights else _num_labels(batch)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
@@ -108,7 +113,7 @@ class SwiftTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Return sum(weight * cross-entropy) over the batch, divided by the step's label tokens."""
+        """Return sum(weight * cross-entropy) over the batch, divided by the step's divisor."""
         fields = {name: value for name, value in inputs.items() if name in _MODEL_FIELDS}
         loss = model(**fields)["loss"] / num_items_in_batch
         return (loss, {}) if return_outputs else loss
@@ -124,16 +129,16 @@ class SwiftTrainer(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Return the loss a label token over all validation rows, whatever the batch size."""
+        """Return the loss over all validation rows, divided as in training."""
         model: Any = self.model_wrapped
         model.eval()
-        total, labels = 0.0, 0
+        total, divisor = 0.0, 0.0
         with torch.no_grad():
             for batch in self.get_eval_dataloader(eval_dataset):
                 inputs = self._prepare_inputs(batch)
                 total += self.compute_loss(model, inputs, num_items_in_batch=1).item()
-                labels += _num_labels(batch)
-        metrics = {"eval_loss": total / max(1, labels)}
+                divisor += self._share(batch)
+        metrics = {"eval_loss": total / (divisor or 1)}
         if not math.isfinite(metrics["eval_loss"]):
             raise self._not_finite("validation loss", metrics["eval_loss"], [])
         self.log(dict(metrics))
@@ -210,3 +215,11 @@ class _StepEnd(TrainerCallback):
 
 def _num_labels(batch: dict[str, Any]) -> int:
     return int((batch["labels"][:, 1:] != IGNORED).sum())
+
+
+def _sum_weights(batch: dict[str, Any]) -> float:
+    """Return the weights of a batch's label tokens, added up."""
+    if "loss_weights" not in batch:
+        return _num_labels(batch)
+    counted = batch["labels"][:, 1:] != IGNORED
+    return float(batch["loss_weights"][:, 1:][counted].sum())

@@ -137,7 +137,8 @@ class JinjaTemplate(Template):
         proven = finder.find(messages.messages, messages.answers, wanted)
         self._note(proven.problems, answers)
         _check_holds(proven.text, len(held), conversation)
-        return _release(self._weigh(proven.text, proven.ranges, answers), held)
+        queries = ["\n".join(t.queries) for t in conversation.rounds if t.answer is not None]
+        return _release(self._weigh(proven.text, proven.ranges, answers, queries), held)
 
     def written(self, conversation: Conversation, *, prompt: bool) -> str:
         """Return what the template itself makes of a conversation, control tokens obeyed.
@@ -220,18 +221,20 @@ class JinjaTemplate(Template):
         text: str,
         ranges: list[Range | None],
         answers: list[tuple[AnswerPart, ...]],
+        queries: list[str],
     ) -> list[Span]:
         outside = 1.0 if self.loss_scale.base == "all" else 0.0
         spans: list[Span] = []
         position = 0
-        for found, parts in zip(ranges, answers, strict=True):
+        for found, parts, query in zip(ranges, answers, queries, strict=True):
             if found is None:
                 continue
             start, end = found
             spans.append(Span(text[position:start], weight=outside))
             factor = _message_weight(parts)
             body = text[start:end]
-            runs = [(length, weight * factor) for length, weight in self.loss_scale.runs(body)]
+            scaled = self.loss_scale.runs(body, query)
+            runs = [(length, weight * factor) for length, weight in scaled]
             spans += cut([Span(body)], runs)
             position = end
         return [*spans, Span(text[position:], weight=outside)]

@@ -60,7 +60,7 @@ def attend_by_row(model: Any, longest: int = 1) -> str:
         UsageError: with this model rows side by side don't give what they give alone.
     """
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    base = causal.config._attn_implementation
+    base = str(causal.config._attn_implementation).removeprefix(_PREFIX)
     if base not in BASES or not causal._can_set_attn_implementation():
         raise _refusal(causal, f"attention {base!r} that can't be exchanged")
     _require_steady_positions(causal, longest)

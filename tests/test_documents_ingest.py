@@ -451,7 +451,7 @@ def test_command(tmp_path, monkeypatch, capsys):
         "--input a.md",
         "--input a.md --output o.jsonl --format chatml",
         "--input a.md --output o.jsonl --hf-subset x",
-        "--hf-dataset a/b --hf-streaming --output o.jsonl",
+        "--input a.md --output o.jsonl --hf-streaming",
         "--input a.md --output o.jsonl --max-seconds 0",
         "--input a.md --outp o.jsonl",
     ],

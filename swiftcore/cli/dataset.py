@@ -89,7 +89,7 @@ def _parser() -> Parser:
     hub("--hf-split", default="train", metavar="NAME", help="split to read (train)")
     hub("--hf-revision", metavar="REV", help="commit, tag or branch")
     hub("--hf-max-samples", type=int, metavar="N", help="rows to read at most, of each dataset")
-    hub("--hf-streaming", action="store_true", help="refused: files are fetched whole")
+    hub("--hf-streaming", action="store_true", help="fetch files one by one as rows are read")
     hub("--hf-offline", action="store_true", help="use only what was downloaded before")
     hub("--hf-hub", choices=["hf", "ms"], default="hf", help="Hugging Face or ModelScope")
     for name in _COLUMN_FLAGS:
@@ -104,17 +104,13 @@ def _hub_sources(options: argparse.Namespace) -> tuple[HuggingFaceSource, ...]:
         for name, target in _COLUMN_FLAGS.items()
         if getattr(options, f"hf_{name}_column")
     }
-    if not options.hf_dataset and (columns or options.hf_subset or options.hf_max_samples):
+    if not options.hf_dataset and (
+        columns or options.hf_subset or options.hf_max_samples or options.hf_streaming
+    ):
         raise UsageError(
             "hub options are given without a hub dataset",
             where="swift dataset",
             expected="--hf-dataset ORG/NAME",
-        )
-    if options.hf_streaming:
-        raise UsageError(
-            "datasets on hubs are not streamed: their files are fetched whole, and kept",
-            where="--hf-streaming",
-            do="leave it out; --hf-subset and --hf-split limit what is fetched and read",
         )
     return tuple(
         HuggingFaceSource(
@@ -126,6 +122,7 @@ def _hub_sources(options: argparse.Namespace) -> tuple[HuggingFaceSource, ...]:
             columns,
             options.hf_offline,
             options.hf_hub,
+            options.hf_streaming,
         )
         for name in options.hf_dataset
     )

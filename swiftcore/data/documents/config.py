@@ -29,6 +29,8 @@ class HuggingFaceSource:
         columns: `{source column: standard column}`, where the names say nothing.
         offline: use only what was downloaded before.
         hub: `hf` for Hugging Face, `ms` for ModelScope.
+        streaming: fetch the files one after another while rows are read, and none after the last
+            row; without it all files of the subset are fetched first.
 
     Raises:
         UsageError: the id is no hub id, or the number of samples is not above zero.
@@ -42,6 +44,7 @@ class HuggingFaceSource:
     columns: Mapping[str, str] = field(default_factory=dict)
     offline: bool = False
     hub: Literal["hf", "ms"] = "hf"
+    streaming: bool = False
 
     def __post_init__(self) -> None:
         if not _HUB_ID.fullmatch(self.dataset_id):

@@ -19,7 +19,7 @@ from swiftcore.data.documents.config import (
     IngestionConfig,
 )
 from swiftcore.data.documents.folders import FoundFile, SkippedFile, find_files
-from swiftcore.data.documents.hub import Fetch, hub_files, hub_layer
+from swiftcore.data.documents.hub import Fetch, hub_files
 from swiftcore.data.documents.kinds import document_kind, is_source_code
 from swiftcore.data.documents.outcomes import ExtractedDocument, FailedDocument
 from swiftcore.data.documents.output import RowOutput
@@ -168,11 +168,10 @@ class DatasetIngester:
     ) -> None:
         normalizer = RowNormalizer(dict(source.columns))
         left = source.max_samples
-        files, origin = hub_files(source, self._fetch or hub_layer())
-        result.hf_sources.append({"dataset": source.name, "split": source.split} | origin)
+        files = hub_files(source, self._fetch)
+        read = 0
         for file in files:
-            if left == 0:
-                break
+            read += 1
             result.num_found += 1
             rows = read_rows(file.path, file.name)
             taken = self._take_rows(file, islice(rows, left), normalizer, output, result)
@@ -180,6 +179,11 @@ class DatasetIngester:
                 continue
             result.hf_rows += taken.counts.source_rows
             left = None if left is None else left - taken.counts.source_rows
+            if left == 0:
+                break
+        told = {"files": f"{read} of {len(files.names)}"} if source.streaming else {}
+        origin = {"dataset": source.name, "split": source.split} | files.origin
+        result.hf_sources.append(origin | told)
         _note_columns(normalizer, result, source.name)
 
     def _take_rows(

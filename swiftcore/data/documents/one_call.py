@@ -29,6 +29,7 @@ def ingest_dataset(
     hf_revision: str | None = None,
     hf_max_samples: int | None = None,
     hf_offline: bool = False,
+    hf_streaming: bool = False,
     hf_hub: Literal["hf", "ms"] = "hf",
     num_workers: int | None = None,
     progress: Progress | None = None,
@@ -48,6 +49,7 @@ def ingest_dataset(
         hf_revision: its commit, tag or branch.
         hf_max_samples: rows of it to read at most.
         hf_offline: use only what was downloaded before.
+        hf_streaming: fetch its files one after another, and none after the last row.
         hf_hub: `hf` or `ms`.
         num_workers: documents read at once; None takes what this machine has.
         progress: told how far it is.
@@ -67,6 +69,7 @@ def ingest_dataset(
             hf_max_samples,
             offline=hf_offline,
             hub=hf_hub,
+            streaming=hf_streaming,
         )
         hf_sources = (source,)
     config = IngestionConfig(

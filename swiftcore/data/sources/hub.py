@@ -57,22 +57,74 @@ def fetch_hub(
         TransientError: the hub is away.
         UsageError: this is no name of a dataset.
     """
-    where = _shown(hub, dataset_id, revision, subset)
-    if not _ID.fullmatch(dataset_id) or (hub == "ms" and "/" not in dataset_id):
-        raise UsageError("this is no name of a dataset", where=where, expected="org/name")
+    where = _checked_name(hub, dataset_id, revision, subset)
     home = _home(hub, dataset_id)
     if offline or hubs_are_offline():
         return _fetched_before(home, revision, subset, where)
     with ContentCache().lock(place_key(f"{hub}::{dataset_id}")):
-        client = CLIENTS[hub]()
-        listing = _patiently(client, lambda: client.listing(dataset_id, revision), where)
-        if not _PIN.fullmatch(listing.revision):
-            raise DataError("the hub names no commit", where=where, found=listing.revision[:100])
-        _note_revision(home, revision, listing.revision)
-        folder = home / listing.revision / _folder_name(subset)
-        if not _record_of(folder).is_file():
-            _bring(client, dataset_id, listing, subset, folder, where, progress or Silent())
-    return folder
+        wanted = _listed(hub, dataset_id, revision, subset, where)
+        return wanted.folder if wanted.is_whole else wanted.bring_all(progress or Silent())
+
+
+class HubStream:
+    """A hub dataset whose files are fetched one after another, when they are wanted.
+
+    Each file is checked and kept like those of `fetch_hub`, which later fetches only the others.
+
+    Args:
+        hub: `hf` or `ms`.
+        dataset_id: `org/name`.
+        revision: branch, tag or commit; None takes the main branch as it is now.
+        subset: its configuration, or folder.
+        offline: ask nobody; a dataset that was fetched whole before is there, and no other.
+
+    Raises:
+        SwiftError: as `fetch_hub`.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        dataset_id: str,
+        *,
+        revision: str | None = None,
+        subset: str | None = None,
+        offline: bool = False,
+    ) -> None:
+        where = _checked_name(hub, dataset_id, revision, subset)
+        self._key = place_key(f"{hub}::{dataset_id}")
+        self._wanted: _WantedFiles | None = None
+        if offline or hubs_are_offline():
+            self._folder = _fetched_before(_home(hub, dataset_id), revision, subset, where)
+        else:
+            with ContentCache().lock(self._key):
+                self._wanted = _listed(hub, dataset_id, revision, subset, where)
+                self._folder = self._wanted.folder
+
+    @property
+    def names(self) -> list[str]:
+        """The files as `<split>-<number>-<name>`, in reading order."""
+        if self._wanted is not None and not self._wanted.is_whole:
+            return list(self._wanted.places)
+        return sorted(json.loads(_record_of(self._folder).read_text(encoding="utf-8"))["files"])
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Where the files come from: hub, dataset, revision, subset."""
+        if self._wanted is not None and not self._wanted.is_whole:
+            return self._wanted.provenance
+        return hub_provenance(self._folder)
+
+    def file(self, name: str) -> Path:
+        """Return one file, fetched if it is not here.
+
+        Raises:
+            SwiftError: as `fetch_hub`.
+        """
+        if self._wanted is None:
+            return self._folder / name
+        with ContentCache().lock(self._key):
+            return self._wanted.bring(name)
 
 
 def hub_provenance(folder: Path) -> dict[str, str]:
@@ -132,57 +184,114 @@ def nearest_fetched(dataset_id: str) -> str | None:
     return names[close[0]] if close else None
 
 
-def _bring(
-    client: HubClient,
-    dataset_id: str,
-    listing: Listing,
-    subset: str | None,
-    folder: Path,
-    where: str,
-    progress: Progress,
-) -> None:
-    """Fetch the files of a subset beside their final folder, and move it there when it is whole."""
-    area = folder.with_name(f".{folder.name}.part")
-    card = None
-    area.mkdir(parents=True, exist_ok=True)
-    if "README.md" in listing.files:
-        readme = _get(client, dataset_id, listing, "README.md", area, where)
-        card = readme.read_text(encoding="utf-8", errors="replace")
-    chosen = choose_files(list(listing.files), card, subset, where)
-    total = sum(listing.files[path].size_bytes or 0 for files in chosen.values() for path in files)
-    require_room(area, total, where)
-    names: dict[str, str] = {}
-    ready = area / "ready"
-    ready.mkdir(exist_ok=True)
-    done = 0
-    for split, paths in chosen.items():
-        for number, path in enumerate(paths):
-            name = f"{_safe(split)}-{number:05d}-{PurePosixPath(path).name}"
-            names[name] = path
-            if not (ready / name).is_file():
-                os.replace(_get(client, dataset_id, listing, path, area, where), ready / name)
-            done += listing.files[path].size_bytes or 0
-            progress.update(done, total or None, f"{path} of {dataset_id}")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(ready, folder)
-    shutil.rmtree(area, ignore_errors=True)
-    unused = sorted(set(listing.files) - {p for paths in chosen.values() for p in paths})
-    provenance = {"hub": where.partition("::")[0], "dataset": dataset_id} | listing.provenance
-    provenance |= {"subset": subset} if subset else {}
-    record = {"provenance": provenance, "files": names, "unused": unused}
-    write_text_synced(_record_of(folder), json.dumps(record, indent=1, sort_keys=True))
+class _WantedFiles:
+    """The files of one subset at one revision; used under the dataset's lock.
+
+    They gather beside their final folder, and move there when all of them are here.
+    """
+
+    def __init__(
+        self, client: HubClient, dataset_id: str, listing: Listing, subset: str | None, where: str
+    ) -> None:
+        self._client = client
+        self._dataset_id = dataset_id
+        self._listing = listing
+        self._subset = subset
+        self._where = where
+        hub = where.partition("::")[0]
+        self.folder = _home(hub, dataset_id) / listing.revision / _folder_name(subset)
+        self._area = self.folder.with_name(f".{self.folder.name}.part")
+        self._ready = self._area / "ready"
+        self.provenance = {"hub": hub, "dataset": dataset_id} | listing.provenance
+        self.provenance |= {"subset": subset} if subset else {}
+        self.places: dict[str, str] = {}
+        if not self.is_whole:
+            self.places = self._chosen()
+
+    @property
+    def is_whole(self) -> bool:
+        """True when all files are in their final folder."""
+        return _record_of(self.folder).is_file()
+
+    def bring(self, name: str) -> Path:
+        """Return one file, fetched and checked."""
+        if self.is_whole:
+            return self.folder / name
+        path = self._ready / name
+        if not path.is_file():
+            place = self.places[name]
+            self._ready.mkdir(parents=True, exist_ok=True)
+            require_room(self._area, self._size_bytes([name]), self._where)
+            os.replace(self._get(place), path)
+        return path
+
+    def bring_all(self, progress: Progress) -> Path:
+        """Fetch what is not here, and return the final folder."""
+        self._ready.mkdir(parents=True, exist_ok=True)
+        total = self._size_bytes(list(self.places))
+        require_room(self._area, total, self._where)
+        done = 0
+        for name, place in self.places.items():
+            self.bring(name)
+            done += self._size_bytes([name])
+            progress.update(done, total or None, f"{place} of {self._dataset_id}")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os.replace(self._ready, self.folder)
+        shutil.rmtree(self._area, ignore_errors=True)
+        unused = sorted(set(self._listing.files) - set(self.places.values()))
+        record = {"provenance": self.provenance, "files": self.places, "unused": unused}
+        write_text_synced(_record_of(self.folder), json.dumps(record, indent=1, sort_keys=True))
+        return self.folder
+
+    def _chosen(self) -> dict[str, str]:
+        """Return the subset's files: name here, and place in the repository."""
+        card, files = None, self._listing.files
+        self._area.mkdir(parents=True, exist_ok=True)
+        if "README.md" in files:
+            card = self._get("README.md").read_text(encoding="utf-8", errors="replace")
+        chosen = choose_files(list(files), card, self._subset, self._where)
+        return {
+            f"{_safe(split)}-{number:05d}-{PurePosixPath(path).name}": path
+            for split, paths in chosen.items()
+            for number, path in enumerate(paths)
+        }
+
+    def _size_bytes(self, names: Sequence[str]) -> int:
+        return sum(self._listing.files[self.places[name]].size_bytes or 0 for name in names)
+
+    def _get(self, place: str) -> Path:
+        folder = self._area / "files"
+        found = _patiently(
+            self._client,
+            lambda: self._client.fetch(self._dataset_id, self._listing, place, folder),
+            self._where,
+        )
+        if not found.resolve().is_relative_to(self._area.resolve()):
+            raise DataError(
+                "a file of the dataset leads out of its folder", where=self._where, found=place
+            )
+        _verify(found, self._listing.files[place], self._where)
+        return found
 
 
-def _get(
-    client: HubClient, dataset_id: str, listing: Listing, path: str, area: Path, where: str
-) -> Path:
-    found = _patiently(
-        client, lambda: client.fetch(dataset_id, listing, path, area / "files"), where
-    )
-    if not found.resolve().is_relative_to(area.resolve()):
-        raise DataError("a file of the dataset leads out of its folder", where=where, found=path)
-    _verify(found, listing.files[path], where)
-    return found
+def _checked_name(hub: Hub, dataset_id: str, revision: str | None, subset: str | None) -> str:
+    """Return the dataset as messages call it."""
+    where = _shown(hub, dataset_id, revision, subset)
+    if not _ID.fullmatch(dataset_id) or (hub == "ms" and "/" not in dataset_id):
+        raise UsageError("this is no name of a dataset", where=where, expected="org/name")
+    return where
+
+
+def _listed(
+    hub: Hub, dataset_id: str, revision: str | None, subset: str | None, where: str
+) -> _WantedFiles:
+    """Ask the hub what it has, pin it, and return the files of the subset."""
+    client = CLIENTS[hub]()
+    listing = _patiently(client, lambda: client.listing(dataset_id, revision), where)
+    if not _PIN.fullmatch(listing.revision):
+        raise DataError("the hub names no commit", where=where, found=listing.revision[:100])
+    _note_revision(_home(hub, dataset_id), revision, listing.revision)
+    return _WantedFiles(client, dataset_id, listing, subset, where)
 
 
 def _verify(path: Path, file: HubFile, where: str) -> None:

@@ -505,7 +505,7 @@ def test_template_is_inferred_from_type_and_tokens_or_refused():
     assert infer_template(tokenizer, {"model_type": "qwen3"}) == "qwen3"
     assert infer_template(tokenizer, {"model_type": "llama"}) == "chatml"
     assert infer_template(small_tokenizer(QWEN2_5_LIKE), {"model_type": "qwen3"}) == "qwen2_5"
-    with pytest.raises(UsageError, match="qwen2_5, qwen, qwq"):
+    with pytest.raises(UsageError, match="qwen2_5, qwen, qwen2_5_math, qwq"):
         infer_template(tokenizer, {"model_type": "qwen2"})
     with pytest.raises(UsageError, match="unheard_of"):
         infer_template(tokenizer, {"model_type": "unheard_of"})

@@ -244,6 +244,23 @@ class TemplateSection(Section):
         default_factory=list,
         description="token differences from the model's own chat template that are accepted",
     )
+    enable_thinking: bool | None = Field(
+        default=None,
+        description="prompts open a think block (true) or close it at once (false); a row's "
+        "chat_template_kwargs comes first; unset: as the family does",
+    )
+    preserve_thinking: bool | None = Field(
+        default=None,
+        description="think blocks before the last user message stay (true) or go (false); "
+        "unset: they go from prompts, and where only the last answer counts",
+    )
+    add_non_thinking_prefix: bool | None = Field(
+        default=None,
+        description="trained answers without a think block get the family's empty one; unset: yes",
+    )
+    custom_template: list[str] = Field(
+        default_factory=list, description="YAML or Python files that register templates"
+    )
 
 
 class TunerSection(Section):

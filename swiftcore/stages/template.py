@@ -3,20 +3,32 @@
 from typing import Any
 
 from swiftcore.artifacts import Produced, section_config
-from swiftcore.recipe import Recipe
+from swiftcore.recipe import Recipe, TemplateSection
 from swiftcore.stages.contract import Stage, StageRun
 
 _MAP_FILES = (".yaml", ".yml", ".json")
 
 
 def _config(recipe: Recipe) -> dict[str, Any]:
-    section = section_config(recipe.template)
-    if any(part.endswith(_MAP_FILES) for part in recipe.template.loss_scale.split("+")):
+    section = recipe.template
+    config = section_config(section, exclude={"custom_template"})
+    # What a file holds is identity, not where it lies.
+    if any(part.endswith(_MAP_FILES) for part in section.loss_scale.split("+")):
         from swiftcore.template.loss_scale import parse_loss_scale
 
-        # What a map file holds is identity, not where it lies.
-        section["loss_scale"] = parse_loss_scale(recipe.template.loss_scale).settings
-    return {"template": section, "method": recipe.train.method}
+        config["loss_scale"] = parse_loss_scale(section.loss_scale).settings
+    registered = _registered(section) if section.custom_template else {}
+    return {"template": config, "method": recipe.train.method} | registered
+
+
+def _registered(section: TemplateSection) -> dict[str, Any]:
+    """Return what the recipe's own template says."""
+    from dataclasses import asdict
+
+    from swiftcore.template import chosen_custom
+
+    definition = chosen_custom(section.template, section.custom_template)
+    return {"registered": asdict(definition)} if definition is not None else {}
 
 
 def _run(run: StageRun) -> Produced:

@@ -13,6 +13,7 @@ from swiftcore.errors import DataError
 from swiftcore.progress import Progress, Silent
 from swiftcore.recipe.sections import TemplateSection
 from swiftcore.template.card import write_card
+from swiftcore.template.custom import chosen_custom
 from swiftcore.template.encoded_folder import EncodedWriter, TokenizedRow
 from swiftcore.template.encoder import BATCH_ROWS, Drop, EncodeTask, RowEncoder, encode_task
 from swiftcore.template.factory import get_template
@@ -184,7 +185,12 @@ def resolve_template(
     plain = method == "pt" or not section.use_chat_template
     # Plain text has no family; the name only says where generation settings come from.
     fallback = "default" if plain else None
-    name = section.template or fallback or infer_template(tokenizer, {"model_type": model_type})
+    name = (
+        chosen_custom(section.template, section.custom_template)
+        or section.template
+        or fallback
+        or infer_template(tokenizer, {"model_type": model_type})
+    )
     limits = [limit for limit in (section.max_length, max_model_length) if limit is not None]
     everything_counts = method == "pt" and section.loss_scale == "default"
     return get_template(
@@ -197,6 +203,9 @@ def resolve_template(
         default_system=section.system,
         use_chat_template=not plain,
         allow_control_tokens=section.allow_control_tokens,
+        enable_thinking=section.enable_thinking,
+        preserve_thinking=section.preserve_thinking,
+        add_non_thinking_prefix=section.add_non_thinking_prefix,
     )
 
 

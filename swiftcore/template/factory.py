@@ -8,6 +8,7 @@ from types import EllipsisType
 from typing import Any
 
 from swiftcore.errors import UsageError
+from swiftcore.template.definition import ChatTemplate
 from swiftcore.template.family import FamilyTemplate
 from swiftcore.template.registry import JINJA, find_definition
 from swiftcore.template.template import Template, TemplateOptions
@@ -17,7 +18,7 @@ _TRUNCATIONS = {"delete", "left", "right", "split"}
 
 
 def get_template(
-    name: str,
+    name: str | ChatTemplate,
     tokenizer: Any,
     *,
     agent_template: str | None = None,
@@ -36,7 +37,8 @@ def get_template(
     """Return the template called `name` for a Hugging Face tokenizer.
 
     Args:
-        name: one of `list_templates()`; "jinja" is the tokenizer's own chat template.
+        name: one of `list_templates()`, or a definition; "jinja" is the tokenizer's own chat
+            template.
         tokenizer: a fast Hugging Face tokenizer.
         agent_template: how tools are written; default: the family's.
         loss_scale: which tokens count, and how much, joined by `+`; a part may be a YAML or JSON
@@ -67,8 +69,9 @@ def get_template(
 
         make: Callable[[TemplateOptions], Template] = partial(JinjaTemplate, tokenizer)
     else:
-        definition = find_definition("default" if name == JINJA else name)
-        make = partial(FamilyTemplate, definition, tokenizer)
+        if isinstance(name, str):
+            name = find_definition("default" if name == JINJA else name)
+        make = partial(FamilyTemplate, name, tokenizer)
     strategy = "delete" if truncation_strategy == "raise" else truncation_strategy
     if strategy not in _TRUNCATIONS:
         raise UsageError(

@@ -1,7 +1,7 @@
 """Registered families: the texts of a `ChatTemplate` laid around a conversation."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from swiftcore.errors import DataError, UsageError
@@ -10,6 +10,7 @@ from swiftcore.template.agents.base import Tool, Turn
 from swiftcore.template.agents.turns import call_place, count_calls, tool_responses
 from swiftcore.template.conversation import AnswerPart, Conversation, Mode, Round
 from swiftcore.template.definition import ChatTemplate
+from swiftcore.template.registry import is_built_in
 from swiftcore.template.spans import Author, Piece, Span, cut, group, weigh
 from swiftcore.template.template import Template, TemplateOptions
 from swiftcore.template.texts import prepare_texts
@@ -26,6 +27,7 @@ class FamilyTemplate(Template):
 
     def __init__(self, definition: ChatTemplate, tokenizer: Any, options: TemplateOptions) -> None:
         super().__init__(definition.name, tokenizer, options)
+        self._registered = definition
         if options.use_chat_template:
             _require_tokens(definition, self.pieces.token_ids)
             options.thinking.check(definition)
@@ -45,6 +47,13 @@ class FamilyTemplate(Template):
     def definition(self) -> ChatTemplate:
         """The family's texts and rules."""
         return self._definition
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `load_template` needs; a family of the user's own brings its whole definition."""
+        if is_built_in(self._registered):
+            return super().settings
+        return {**super().settings, "definition": asdict(self._registered)}
 
     @property
     def default_system(self) -> str | None:

@@ -1,6 +1,9 @@
 """Template names to definitions."""
 
+import contextlib
 import difflib
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 from swiftcore.errors import UsageError
 from swiftcore.template.definition import ChatTemplate
@@ -9,7 +12,9 @@ from swiftcore.template.families import FAMILIES
 JINJA = "jinja"
 """Name that stands for the tokenizer's own chat template."""
 
-_DEFINITIONS: dict[str, ChatTemplate] = {family.name: family for family in FAMILIES}
+_BUILT_IN: dict[str, ChatTemplate] = {family.name: family for family in FAMILIES}
+_DEFINITIONS: dict[str, ChatTemplate] = dict(_BUILT_IN)
+_collected: ContextVar[dict[str, ChatTemplate] | None] = ContextVar("collected", default=None)
 
 
 def list_templates() -> list[str]:
@@ -17,13 +22,31 @@ def list_templates() -> list[str]:
     return sorted([*_DEFINITIONS, JINJA])
 
 
+def is_built_in(definition: ChatTemplate) -> bool:
+    """Tell whether the definition is one of this library's, to the letter."""
+    return _BUILT_IN.get(definition.name) == definition
+
+
+@contextlib.contextmanager
+def collect_registered() -> Iterator[dict[str, ChatTemplate]]:
+    """Gather what `register_template` is given inside the block, instead of adding it."""
+    gathered: dict[str, ChatTemplate] = {}
+    token = _collected.set(gathered)
+    try:
+        yield gathered
+    finally:
+        _collected.reset(token)
+
+
 def register_template(definition: ChatTemplate) -> None:
-    """Add a family.
+    """Add a family to this process, or to the recipe whose file is being read.
 
     Raises:
         UsageError: the name is taken by another definition.
     """
-    taken = _DEFINITIONS.get(definition.name)
+    known = _collected.get()
+    definitions = _DEFINITIONS if known is None else known
+    taken = _DEFINITIONS.get(definition.name) or definitions.get(definition.name)
     if definition.name == JINJA or (taken is not None and taken != definition):
         raise UsageError(
             f"a template named {definition.name!r} is registered already",
@@ -32,7 +55,7 @@ def register_template(definition: ChatTemplate) -> None:
             expected="a name not in list_templates()",
             do="choose another name",
         )
-    _DEFINITIONS[definition.name] = definition
+    definitions[definition.name] = definition
 
 
 def find_definition(name: str) -> ChatTemplate:

@@ -7,6 +7,7 @@ from typing import Any
 
 from swiftcore.atomic import write_text_synced
 from swiftcore.errors import ArtifactDamaged, ModelMissing
+from swiftcore.template.custom import definition_from
 from swiftcore.template.factory import get_template
 from swiftcore.template.template import SETTINGS_SCHEMA, Template
 
@@ -70,8 +71,11 @@ def template_from_settings(
     Raises:
         UsageError: the tokenizer does not fit the template.
     """
+    definition = settings.get("definition")
     return get_template(
-        settings["template"],
+        settings["template"]
+        if definition is None
+        else definition_from(definition, f"{SETTINGS_FILE}: definition"),
         tokenizer,
         agent_template=settings["agent_template"],
         loss_scale=settings["loss_scale"],

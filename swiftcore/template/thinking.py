@@ -141,11 +141,13 @@ def open_answers(
             opened.append(("", None))
             continue
         parts = turn.answer
-        prefix = family.history_thinking_prefix if is_prompt else family.non_thinking_prefix
+        # A prompt that keeps its history repeats what was trained, empty blocks included.
+        shortens = is_prompt and family.is_thinking and controls.preserve_thinking is not True
+        prefix = family.history_thinking_prefix if shortens else family.non_thinking_prefix
         if index < last_user and not preserves:
             parts = tuple(_without_thinking(part, family) for part in turn.answer)
             prefix = family.history_thinking_prefix
-        elif not is_prompt and controls.add_non_thinking_prefix is False:
+        elif not shortens and controls.add_non_thinking_prefix is False:
             prefix = ""
         opened.append((_opening_of(parts[0], prefix, turn, family), parts))
     return opened

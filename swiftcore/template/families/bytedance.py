@@ -3,9 +3,9 @@
 from swiftcore.template.definition import ChatTemplate
 
 FAMILIES: tuple[ChatTemplate, ...] = (
+    # Registered with "<seed:bos>" before the first turn too; the published template has it once.
     ChatTemplate(
         name="seed_oss",
-        prefix="<seed:bos>",
         system_prefix="<seed:bos>system\n{{SYSTEM}}<seed:eos>",
         prompt="<seed:bos>user\n{{QUERY}}<seed:eos><seed:bos>assistant\n",
         chat_sep="<seed:eos>",

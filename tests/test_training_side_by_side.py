@@ -1,8 +1,6 @@
 """Rows side by side against the same rows one by one: logits, loss, gradients, and whole runs."""
 
 import copy
-import os
-import signal
 
 import pytest
 import torch
@@ -10,21 +8,19 @@ import transformers
 from torch.nn import functional
 from training_setup import (
     counting_rows,
-    folder_bytes,
     make_job,
-    timeless,
     tiny_base,
     write_encoded,
 )
 
-from swiftcore.errors import TrainingFailed, UsageError
+from swiftcore.errors import UsageError
 from swiftcore.models import load_model
 from swiftcore.recipe import TunerSection
-from swiftcore.training import row_attention, run_training
+from swiftcore.training import checkpoints, row_attention, run_training
 from swiftcore.training.arguments import total_steps, training_arguments
 from swiftcore.training.batches import SideBySide, plan_batches
 from swiftcore.training.loss import install_label_loss, label_loss
-from swiftcore.training.metrics import read_lines
+from swiftcore.training.metrics import MetricsLog, read_lines
 from swiftcore.training.row_attention import attend_by_row
 from swiftcore.training.row_layout import RowLayout, laid_out
 from swiftcore.training.rows import read_rows
@@ -249,7 +245,20 @@ def inputs(tmp_path_factory):
     return tiny_base(root / "base"), write_encoded(root / "encoded", rows[:20], rows[20:])
 
 
-def train_here(job):
+class Crash(Exception):
+    pass
+
+
+class CrashAfter(transformers.TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise Crash
+
+
+def train_here(job, *, crash_after=None):
     """Train in this process, as the training process does, and return losses and counts."""
     rows, eval_rows = (read_rows(job.encoded_dir, split) for split in ("train", "val"))
     batches = plan_batches(job, rows, eval_rows)
@@ -259,8 +268,14 @@ def train_here(job):
     if batches.side_by_side:
         attend_by_row(model, batches.longest)
     trainer = SwiftTrainer(model, args, job=job, batches=batches, pad_id=0, stop=StopRequest())
-    trainer.train()
-    lines = read_lines(Workspace(job.work_dir).metrics)
+    files = Workspace(job.work_dir)
+    found, _ = checkpoints.newest_verified(files.checkpoints, job.identity())
+    if found is not None:
+        MetricsLog(files.metrics).keep_until(found.step)
+        trainer.resume_tally(found.path)
+    trainer.add_callback(CrashAfter(crash_after))
+    trainer.train(resume_from_checkpoint=found and str(found.path))
+    lines = read_lines(files.metrics)
     losses = [line.get("loss", line.get("eval_loss")) for line in lines]
     return losses, (trainer.tally.tokens, trainer.tally.label_tokens, trainer.tally.total_steps)
 
@@ -290,34 +305,32 @@ def test_packed_validation_has_the_loss_of_single_rows(inputs, tmp_path, strateg
     assert runs[0][0][-1] == pytest.approx(runs[1][0][-1], rel=1e-6)
 
 
-def test_a_killed_packed_run_goes_on_as_if_nothing_had_happened(inputs, tmp_path):
-    """LoRA with dropout, 5 sequences and 3 steps an epoch, killed in the third epoch or later."""
-    train = {"packing": True, "packing_length": 64, "num_train_epochs": 8, "save_steps": 4}
-    train |= {"per_device_train_batch_size": 1, "logging_steps": 2, "learning_rate": 1e-3}
-    whole = make_job(tmp_path / "whole", *inputs, **train)
-    result = run_training(whole)
-    assert result.metrics["steps"] == 24
-    assert result.metrics["packed_sequences"] == 5
+PACKED = {"packing": True, "packing_length": 64, "per_device_train_batch_size": 1}
+
+
+def test_a_packed_run_that_broke_off_ends_as_if_nothing_had_happened(inputs, tmp_path):
+    """LoRA with dropout, 5 sequences and 3 steps an epoch; resumed in the middle of the 2nd."""
+    train = {**PACKED, "num_train_epochs": 5, "save_steps": 5, "logging_steps": 2}
+    whole = train_here(make_job(tmp_path / "whole", *inputs, **train))
+    assert whole[1][2] == 15
+    job = make_job(tmp_path / "broken", *inputs, **train)
+    with pytest.raises(Crash):
+        train_here(job, crash_after=9)
+    assert train_here(job) == whole
+
+
+def test_a_packed_run_records_how_full_its_sequences_are(inputs, tmp_path):
+    job = make_job(tmp_path, *inputs, **PACKED, num_train_epochs=2)
+    result = run_training(job)
     lengths = [len(row["input_ids"]) for row in counting_rows(26)[:20]]
+    assert result.metrics["steps"] == 6
+    assert result.metrics["packed_sequences"] == 5
     assert result.metrics["packing_efficiency"] == pytest.approx(sum(lengths) / (5 * 64))
-    assert result.metrics["tokens"] == 8 * sum(lengths)
+    assert result.metrics["tokens"] == 2 * sum(lengths)
     assert result.notes[0].startswith("20 rows packed into 5 sequences of at most 64 tokens")
-
-    job = make_job(tmp_path / "killed", *inputs, **train)
-    files, killed = Workspace(job.work_dir), []
-
-    def kill(line):
-        if line["step"] >= 7 and not killed:
-            pid = int(files.started.read_text().partition('"pid": ')[2].partition(",")[0])
-            killed.append(pid)
-            os.kill(pid, signal.SIGKILL)
-
-    with pytest.raises(TrainingFailed, match="SIGKILL"):
-        run_training(job, on_metrics=kill)
-    resumed = run_training(job)
-    assert resumed.resumed_from in {4, 8, 12, 16, 20}
-    assert timeless(read_lines(resumed.history)) == timeless(read_lines(result.history))
-    assert folder_bytes(job.out_dir) == folder_bytes(whole.out_dir)
+    assert "attention row by row" in result.notes[1]
+    assert result.notes[1] in Workspace(job.work_dir).log.read_text()
+    assert "swiftcore_rows" not in (job.out_dir / "adapter_config.json").read_text()
 
 
 def test_a_packed_run_without_any_length_is_refused(inputs, tmp_path):

@@ -40,6 +40,8 @@ class FamilyTemplate(Template):
         else:
             self._agent = find_agent_template(options.agent_template, definition.agent_template)
         self._bos = _leading_ids(tokenizer) if definition.add_bos else ()
+        known = self.pieces.token_ids
+        self._agent_lacks = [token for token in self._agent.control_tokens if token not in known]
         suffix = self.pieces.encode(group(self._texts.suffix.fill()))
         self.stop_ids = [token for ids in suffix for token in ids]
 
@@ -81,6 +83,8 @@ class FamilyTemplate(Template):
         definition = self._definition
         controls = self._controls(conversation)
         rounds = conversation.rounds
+        if self._agent_lacks and (conversation.tools or count_calls(rounds)):
+            raise _lacks_tokens(f"agent template {self._agent.name!r}", self._agent_lacks)
         if definition.chat_sep is None:
             rounds = rounds[-1:]
         answers = open_answers(
@@ -106,9 +110,11 @@ class FamilyTemplate(Template):
             if parts is None:
                 prefix = self.options.response_prefix
                 text = opening(definition, controls, turn) if prefix is None else prefix
-                gap = definition.answer_break if text else ""
+                gap = definition.answer_break if text and self._is_headed(turn) else ""
                 spans.append(Span(gap + text, weight=outside))
                 continue
+            if before and before == definition.answer_opening and count_calls((turn,)):
+                before = self._agent.opening_before_calls or before
             answer = self._answer(
                 parts,
                 query="\n".join(turn.queries),
@@ -116,7 +122,7 @@ class FamilyTemplate(Template):
                 counts=self._counts(rounds, index),
                 earlier=count_calls(rounds[:index]),
             )
-            if definition.answer_break and self._is_set_off(answer):
+            if definition.answer_break and self._is_set_off(turn, answer):
                 spans.append(Span(definition.answer_break, weight=outside))
             spans += answer
             ends_itself = self._agent.calls_end_turn and parts[-1].call is not None
@@ -193,11 +199,17 @@ class FamilyTemplate(Template):
         query = [Span(turn.queries[0], Author.DATA)]
         return ask(self._agent.question(query, tools) if tools else query)
 
-    def _is_set_off(self, answer: list[Span]) -> bool:
+    def _is_headed(self, turn: Round) -> bool:
+        return turn.source == "user" or self._agent.responses.begins_answer
+
+    def _is_set_off(self, turn: Round, answer: list[Span]) -> bool:
         """Tell whether the family's break stands before an answer, as not before some calls."""
         mark = self._definition.no_break_before
+        begins_with_call = bool(turn.answer) and turn.answer[0].call is not None
+        if not self._is_headed(turn) or not mark or not begins_with_call:
+            return self._is_headed(turn)
         ours = [span.text for span in answer if span.author is Author.TEMPLATE]
-        return not mark or not any(mark in text for text in ours)
+        return not any(mark in text for text in ours)
 
     def _counts(self, rounds: tuple[Round, ...], index: int) -> bool:
         return self.loss_scale.base != "last_round" or index == len(rounds) - 1
@@ -261,13 +273,17 @@ def _no_system(name: str, found: str) -> DataError:
 def _require_tokens(definition: ChatTemplate, known: Mapping[str, int]) -> None:
     missing = [token for token in definition.control_tokens if token not in known]
     if missing:
-        raise UsageError(
-            f"the tokenizer lacks control tokens of template {definition.name!r}",
-            where="tokenizer",
-            found="missing " + ", ".join(missing),
-            expected="added tokens " + ", ".join(definition.control_tokens),
-            do="choose the template of this model's family, or 'jinja'",
-        )
+        raise _lacks_tokens(f"template {definition.name!r}", missing)
+
+
+def _lacks_tokens(what: str, missing: list[str]) -> UsageError:
+    return UsageError(
+        f"the tokenizer lacks control tokens of {what}",
+        where="tokenizer",
+        found="missing " + ", ".join(missing),
+        expected="the added tokens of the model's family",
+        do="choose the template of this model's family, or 'jinja'",
+    )
 
 
 def _leading_ids(tokenizer: Any) -> tuple[int, ...]:

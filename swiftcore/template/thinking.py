@@ -155,7 +155,7 @@ def open_answers(
 
 def _plain_opening(family: ChatTemplate, turn: Round) -> str:
     text = family.answer_opening
-    if not text or turn.answer is None:
+    if not text or turn.answer is None or turn.answer[0].call is not None:
         return ""
     first_token = text[: text.index(">") + 1]
     return "" if turn.answer[0].text.startswith(first_token) else text

@@ -151,6 +151,11 @@ class ResponseForm:
     continues: bool = False
     write_one: Callable[[ToolResponse], list[Span]] | None = None
 
+    @property
+    def begins_answer(self) -> bool:
+        """Whether a role header stands before the next answer; else it goes on without one."""
+        return self.own_turn is None or bool(self.own_turn[1])
+
     def write(self, responses: Sequence[ToolResponse], turn: Turn) -> list[Span]:
         """Write a turn of responses, up to where the next answer begins."""
         spans = [Span(self.around[0])]
@@ -184,9 +189,9 @@ class AgentTemplate:
         responses: how results come back.
         stop_words: texts that end an answer because a response must follow.
         calls_end_turn: a run of calls ends with a stop token of its own, not the family's suffix.
-        calls_join_header: an answer that begins with a call follows the role header without a
-            newline.
-        control_tokens: added tokens that its markers need.
+        opening_before_calls: replaces the family's opening of answers that call after some words.
+        control_tokens: added tokens that begin or end its turns and texts, without which a
+            tokenizer is that of another family.
     """
 
     name: str
@@ -195,7 +200,7 @@ class AgentTemplate:
     responses: ResponseForm
     stop_words: tuple[str, ...] = ()
     calls_end_turn: bool = False
-    calls_join_header: bool = False
+    opening_before_calls: str = ""
     control_tokens: tuple[str, ...] = ()
 
     @property

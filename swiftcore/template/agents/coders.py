@@ -162,7 +162,7 @@ SEED_OSS = AgentTemplate(
         text_gap="\n\n",
     ),
     ResponseForm(each=("<seed:bos>tool\n", "<seed:eos>"), own_turn=("", "<seed:bos>assistant\n")),
-    control_tokens=("<seed:bos>", "<seed:eos>", "<seed:tool_call>", "</seed:tool_call>"),
+    control_tokens=("<seed:bos>", "<seed:eos>"),
 )
 
 MINIMAX_M2 = AgentTemplate(
@@ -192,7 +192,7 @@ MINIMAX_M2 = AgentTemplate(
         gap="\n",
         own_turn=("]~b]tool\n", "[e~[\n]~b]ai\n"),
     ),
-    control_tokens=("]~b]", "[e~[", "<minimax:tool_call>", "</minimax:tool_call>"),
+    control_tokens=("]~b]", "[e~["),
 )
 
 MINICPM5 = AgentTemplate(

@@ -154,7 +154,8 @@ class _NotationCalls:
             Span("<|tool_call>call:"),
             Span(call.name, Author.ASSISTANT),
             *write_notation(call.arguments, Author.ASSISTANT),
-            Span("<tool_call|>"),
+            # The model asks for the response itself: that is where generation stops.
+            Span("<tool_call|><|tool_response>" if place.is_last else "<tool_call|>"),
         ]
 
     def parse(self, text: str, schemas: Schemas) -> ParsedText:
@@ -263,7 +264,7 @@ def _joined(parts: list[list[Span]]) -> list[Span]:
 def _response(response: ToolResponse) -> list[Span]:
     name = response.call.name if response.call is not None else "unknown"
     return [
-        Span("<|tool_response>response:"),
+        Span("response:"),
         Span(name, Author.DATA),
         Span("{value:"),
         *write_notation(response.content.replace(QUOTE, '"'), Author.DATA),
@@ -275,8 +276,8 @@ GEMMA4 = AgentTemplate(
     "gemma4",
     ToolsForm(_declared, glue=""),
     _NotationCalls(),
-    ResponseForm(write_one=_response, own_turn=("", ""), continues=True),
+    ResponseForm(write_one=_response, gap="<|tool_response>", own_turn=("", ""), continues=True),
     stop_words=("<|tool_response>",),
     calls_end_turn=True,
-    control_tokens=("<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", QUOTE),
+    control_tokens=("<|tool_response>", QUOTE),
 )

@@ -106,7 +106,6 @@ GLM4 = AgentTemplate(
     _LINE_RESPONSES,
     stop_words=_STOPS,
     calls_end_turn=True,
-    calls_join_header=True,
     control_tokens=(_OBSERVATION, _ASSISTANT),
 )
 CHATGLM4 = AgentTemplate(
@@ -116,7 +115,6 @@ CHATGLM4 = AgentTemplate(
     _LINE_RESPONSES,
     stop_words=_STOPS,
     calls_end_turn=True,
-    calls_join_header=True,
     control_tokens=(_OBSERVATION, _ASSISTANT),
 )
 

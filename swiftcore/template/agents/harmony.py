@@ -177,5 +177,6 @@ GPT_OSS = AgentTemplate(
     ResponseForm(write_one=_response, own_turn=("", "<|start|>assistant"), continues=True),
     stop_words=("<|call|>",),
     calls_end_turn=True,
+    opening_before_calls="<|channel|>analysis<|message|>",
     control_tokens=("<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|call|>"),
 )

@@ -50,15 +50,6 @@ DEEPSEEK_V3_1 = AgentTemplate(
         section=("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
     ),
     ResponseForm(each=("<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>"), own_turn=("", "")),
-    control_tokens=(
-        "<｜tool▁calls▁begin｜>",
-        "<｜tool▁calls▁end｜>",
-        "<｜tool▁call▁begin｜>",
-        "<｜tool▁sep｜>",
-        "<｜tool▁call▁end｜>",
-        "<｜tool▁output▁begin｜>",
-        "<｜tool▁output▁end｜>",
-    ),
 )
 
 
@@ -147,17 +138,7 @@ KIMI_K2 = AgentTemplate(
         name=r"\s*(?:functions\.)?(?P<name>[^\n<>]+?)(?::\d+)?\s*",
     ),
     ResponseForm(write_one=_kimi_response, own_turn=("", "<|im_assistant|>assistant<|im_middle|>")),
-    control_tokens=(
-        "<|im_system|>",
-        "<|im_middle|>",
-        "<|im_end|>",
-        "<|im_assistant|>",
-        "<|tool_calls_section_begin|>",
-        "<|tool_calls_section_end|>",
-        "<|tool_call_begin|>",
-        "<|tool_call_argument_begin|>",
-        "<|tool_call_end|>",
-    ),
+    control_tokens=("<|im_system|>", "<|im_middle|>", "<|im_end|>", "<|im_assistant|>"),
 )
 
 
@@ -179,12 +160,4 @@ MISTRAL = AgentTemplate(
         name=r"(?P<name>[^\n\[\]{}]+?)(?:\[CALL_ID\]\w*)?",
     ),
     ResponseForm(each=("[TOOL_RESULTS]", "[/TOOL_RESULTS]"), own_turn=("", "")),
-    control_tokens=(
-        "[AVAILABLE_TOOLS]",
-        "[/AVAILABLE_TOOLS]",
-        "[TOOL_CALLS]",
-        "[ARGS]",
-        "[TOOL_RESULTS]",
-        "[/TOOL_RESULTS]",
-    ),
 )

@@ -383,3 +383,21 @@ def test_failure_inside_is_a_500_without_details(served, monkeypatch):
     assert "secret" not in error["message"]
     monkeypatch.undo()
     assert chat(address).status_code == 200
+
+
+def test_tokens_of_a_conversation_and_of_a_text_and_back(address, served):
+    def post(path, **fields):
+        return httpx.post(f"{address}/v1/{path}", json={"model": "tiny", **fields})
+
+    made = post("tokenize", messages=HELLO).json()
+    service = served[1]
+    assert made["tokens"] == service.template.encode({"messages": HELLO}, mode="infer").input_ids
+    assert (made["count"], made["max_model_len"]) == (len(made["tokens"]), service.max_model_len)
+    assert HELLO[0]["content"] in post("detokenize", tokens=made["tokens"]).json()["prompt"]
+    text = post("tokenize", prompt="what is the weather?").json()["tokens"]
+    assert post("detokenize", tokens=text).json()["prompt"] == "what is the weather?"
+    assert refusal(post("tokenize"), 400)["param"] == "messages"
+    assert refusal(post("tokenize", messages=HELLO, prompt="x"), 400)["param"] == "messages"
+    assert refusal(post("detokenize", tokens=[-1]), 400)["param"] == "tokens"
+    assert refusal(post("tokenize", prompt="x", extra=1), 400)["code"] == "unknown_parameter"
+    assert post("tokenize", prompt="x", model="nobody").status_code == 404

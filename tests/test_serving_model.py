@@ -1,6 +1,7 @@
 """The real server process with a real (tiny) model behind the real gateway."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,12 +10,12 @@ import openai
 import pytest
 from tiny_model import build_model, build_tokenizer
 
-from swiftcore.errors import EnvironmentMissing
+from swiftcore.errors import EnvironmentMissing, GateRefused
 from swiftcore.generation import SamplingParams, TransformersEngine
 from swiftcore.models import load_model, load_tokenizer
 from swiftcore.serving import Golden, Release, deploy_release, rollback, status, stop
 from swiftcore.serving.chat import load_serving_template
-from swiftcore.template import get_template, write_template_settings
+from swiftcore.template import get_template, read_template_settings, write_template_settings
 
 TOOLS = [
     {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}},
@@ -53,8 +54,8 @@ def evaluated(model_dir):
     prompts = [template.encode(row, mode="infer").input_ids for row in ROWS]
     answers = engine.generate(prompts, SamplingParams(max_new_tokens=16), batch_size=2)
     return [
-        Golden(answer.text, row["messages"], row.get("tools"), max_tokens=16)
-        for row, answer in zip(ROWS, answers, strict=True)
+        Golden(answer.text, row["messages"], row.get("tools"), max_tokens=16, trained_ids=prompt)
+        for row, answer, prompt in zip(ROWS, answers, prompts, strict=True)
     ] + [Golden(answers[0].text, prompt_ids=prompts[0], max_tokens=16)]
 
 
@@ -74,6 +75,11 @@ def test_model_is_served_as_it_was_evaluated(model_dir, evaluated, tmp_path, mon
         text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
         assert text == evaluated[0].expected
         assert httpx.get(first.url + "/v1/models").status_code == 401
+        asked = {"model": "demo", "messages": ROWS[0]["messages"]}
+        assert httpx.post(first.url + "/v1/tokenize", json=asked).status_code == 401
+        key = {"Authorization": "Bearer secret"}
+        made = httpx.post(first.url + "/v1/tokenize", json=asked, headers=key).json()
+        assert made["tokens"] == evaluated[0].trained_ids
         assert "secret" not in "".join(
             path.read_text() for path in state_dir.rglob("*") if path.is_file()
         )
@@ -84,6 +90,22 @@ def test_model_is_served_as_it_was_evaluated(model_dir, evaluated, tmp_path, mon
         assert status(state_dir)["current"]["version"] == "1"
     finally:
         stop(state_dir)
+
+
+def test_a_server_whose_template_differs_is_refused(model_dir, evaluated, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(model_dir, other)
+    settings = read_template_settings(other)
+    write_template_settings(other, settings | {"system": "You are somebody else."})
+    release = Release("c" * 64, "demo", "3", other, num_threads=1, max_new_tokens=32)
+    only_tokens = [Golden(None, g.messages, g.tools, trained_ids=g.trained_ids) for g in evaluated]
+    with pytest.raises(GateRefused, match="other tokens of a conversation") as caught:
+        deploy_release(release, state_dir=tmp_path / "state", golden=only_tokens[:1])
+    assert caught.value.exit_code == 4
+    assert "token 1 of prompt" in caught.value.where
+    assert "system" in caught.value.found
+    assert "user" in caught.value.expected
+    assert status(tmp_path / "state")["current"] is None
 
 
 def serve(*flags):

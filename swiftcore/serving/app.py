@@ -14,7 +14,14 @@ from swiftcore.generation.params import Delta
 from swiftcore.serving.api_errors import ApiError
 from swiftcore.serving.chat import read_answer
 from swiftcore.serving.guard import Guard, read_body
-from swiftcore.serving.protocol import ChatRequest, CompletionRequest, GenerationRequest, parse
+from swiftcore.serving.protocol import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    GenerationRequest,
+    TokenizeRequest,
+    parse,
+)
 from swiftcore.serving.replies import (
     DONE,
     Reply,
@@ -103,6 +110,19 @@ def _add_routes(app: FastAPI, service: ModelService) -> None:
         asked = parse(CompletionRequest, await read_body(request, service.limits))
         service.check_model(asked.model)
         return await reply_to.plain(request, asked, await service.completion_prompts(asked))
+
+    @app.post("/v1/tokenize")
+    async def tokenize(request: Request) -> dict[str, Any]:
+        asked = parse(TokenizeRequest, await read_body(request, service.limits))
+        service.check_model(asked.model)
+        tokens = await service.tokens(asked)
+        return {"count": len(tokens), "max_model_len": service.max_model_len, "tokens": tokens}
+
+    @app.post("/v1/detokenize")
+    async def detokenize(request: Request) -> dict[str, Any]:
+        asked = parse(DetokenizeRequest, await read_body(request, service.limits))
+        service.check_model(asked.model)
+        return {"prompt": await asyncio.to_thread(service.text, asked)}
 
 
 def _model(service: ModelService, name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Asking a server that is not public yet, and comparing its answers with the golden ones."""
+"""Asking a server that is not public yet, and comparing its tokens and answers with golden ones."""
 
 import json
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from swiftcore.progress import Progress
 from swiftcore.serving.release import Golden, Release
 
 _SHOWN_CHARACTERS = 600
+_SHOWN_TOKENS = 16
 
 
 def probe(
@@ -34,12 +35,43 @@ def probe(
         _ask(
             client, release, Golden("", messages=[{"role": "user", "content": "Hi"}], max_tokens=1)
         )
-        for number, answer in enumerate(golden, 1):
+        for each in golden:
+            if each.trained_ids is not None:
+                _compare_tokens(client, release, each)
+        answers = [each for each in golden if each.expected is not None]
+        for number, answer in enumerate(answers, 1):
             _compare(client, release, answer, number)
             progress.update(
-                number, len(golden), f"golden answer {number} of {len(golden)} repeated"
+                number, len(answers), f"golden answer {number} of {len(answers)} repeated"
             )
-    return len(golden)
+    return len(answers)
+
+
+def _compare_tokens(client: Any, release: Release, golden: Golden) -> None:
+    body = {"model": release.name, "messages": golden.messages, "tools": _tools(golden)}
+    found = _post(client, release, "/v1/tokenize", body)["tokens"]
+    expected = golden.trained_ids or []
+    if found == expected:
+        return
+    place = next(
+        (at for at, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b),
+        min(len(found), len(expected)),
+    )
+    prompt = golden.messages[-1].get("content") if golden.messages else ""
+    raise GateRefused(
+        f"{release.label} makes other tokens of a conversation than training did",
+        where=f"token {place} of prompt: {str(prompt)[:_SHOWN_CHARACTERS]}",
+        found=_shown(client, release, found, place),
+        expected=_shown(client, release, expected, place),
+        do="serve the model's own swift_template.json and tokenizer files, as training wrote them; "
+        "what was served before still is",
+    )
+
+
+def _shown(client: Any, release: Release, tokens: list[int], place: int) -> str:
+    body = {"model": release.name, "tokens": tokens[place : place + _SHOWN_TOKENS]}
+    text = _post(client, release, "/v1/detokenize", body)["prompt"]
+    return f"{tokens[place : place + _SHOWN_TOKENS]} {text!r}"
 
 
 def _compare(client: Any, release: Release, golden: Golden, number: int) -> None:
@@ -47,36 +79,45 @@ def _compare(client: Any, release: Release, golden: Golden, number: int) -> None
     if found == golden.expected:
         return
     prompt = golden.messages[-1].get("content") if golden.messages else golden.prompt_ids
+    expected = golden.expected or ""
     raise GateRefused(
         f"{release.label} does not repeat golden answer {number}",
         where=f"prompt: {str(prompt)[:_SHOWN_CHARACTERS]}",
         found=repr(found[:_SHOWN_CHARACTERS]),
-        expected=repr(golden.expected[:_SHOWN_CHARACTERS]),
+        expected=repr(expected[:_SHOWN_CHARACTERS]),
         do="the model is not served as it was evaluated: compare template settings, dtype and "
         "files with the evaluated ones; what was served before still is",
     )
 
 
 def _ask(client: Any, release: Release, golden: Golden) -> str:
-    import httpx
-
     body: dict[str, Any] = {"model": release.name, "temperature": 0}
     body["max_tokens"] = min(golden.max_tokens or release.max_new_tokens, release.max_new_tokens)
     if golden.messages is not None:
-        tools = json.loads(golden.tools) if isinstance(golden.tools, str) else golden.tools
-        body |= {"messages": golden.messages, "tools": tools or None, "raw": True}
+        body |= {"messages": golden.messages, "tools": _tools(golden), "raw": True}
         path = "/v1/chat/completions"
     else:
         body["prompt"] = golden.prompt_ids
         path = "/v1/completions"
+    choice = _post(client, release, path, body)["choices"][0]
+    return choice["message"]["content"] if golden.messages is not None else choice["text"]
+
+
+def _tools(golden: Golden) -> Any:
+    tools = json.loads(golden.tools) if isinstance(golden.tools, str) else golden.tools
+    return tools or None
+
+
+def _post(client: Any, release: Release, path: str, body: dict[str, Any]) -> Any:
+    import httpx
+
     try:
         response = client.post(path, json=body)
     except httpx.HTTPError as error:
         raise _no_answer(release, str(error) or type(error).__name__) from error
     if response.status_code != 200:
         raise _no_answer(release, f"status {response.status_code}: {response.text[:1000]}")
-    choice = response.json()["choices"][0]
-    return choice["message"]["content"] if golden.messages is not None else choice["text"]
+    return response.json()
 
 
 def _no_answer(release: Release, found: str) -> GateRefused:

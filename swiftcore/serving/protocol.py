@@ -181,14 +181,7 @@ class ChatRequest(GenerationRequest):
         Raises:
             ApiError: a message says nothing, or a tool call's arguments are not a JSON object.
         """
-        messages: list[dict[str, str]] = []
-        for position, message in enumerate(self.messages):
-            messages.extend(_standard(message, f"messages[{position}]"))
-        row: dict[str, Any] = {"messages": messages}
-        if self.tools and self.tool_choice != "none":
-            tools = [tool.model_dump(exclude_none=True) for tool in self.tools]
-            row["tools"] = json.dumps(tools, ensure_ascii=False)
-        return row
+        return _row(self.messages, None if self.tool_choice == "none" else self.tools)
 
 
 class CompletionRequest(GenerationRequest):
@@ -209,7 +202,39 @@ class CompletionRequest(GenerationRequest):
         return self.prompt  # type: ignore[return-value]
 
 
-RequestT = TypeVar("RequestT", bound=GenerationRequest)
+class TokenizeRequest(_Strict):
+    """Body of /v1/tokenize: a conversation as it would be answered, or a plain text."""
+
+    model: str
+    messages: list[Message] | None = Field(None, min_length=1)
+    tools: list[Tool] | None = None
+    prompt: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "TokenizeRequest":
+        if (self.messages is None) == (self.prompt is None):
+            raise ValueError("messages: give either messages or prompt")
+        if self.tools and self.messages is None:
+            raise ValueError("tools: only together with messages")
+        return self
+
+    def row(self) -> dict[str, Any]:
+        """Return the conversation as a standard row.
+
+        Raises:
+            ApiError: a message says nothing, or a tool call's arguments are not a JSON object.
+        """
+        return _row(self.messages or [], self.tools)
+
+
+class DetokenizeRequest(_Strict):
+    """Body of /v1/detokenize."""
+
+    model: str
+    tokens: list[int]
+
+
+RequestT = TypeVar("RequestT", bound=_Strict)
 
 
 def parse(kind: type[RequestT], body: bytes) -> RequestT:
@@ -241,6 +266,17 @@ def _explain(error: ValidationError) -> ApiError:
         path, _, _ = message.partition(":")
         return bad_request(message, param=path, code="unsupported_value")
     return bad_request(f"{path}: {message}", param=path)
+
+
+def _row(messages: list[Message], tools: list[Tool] | None) -> dict[str, Any]:
+    standard: list[dict[str, str]] = []
+    for position, message in enumerate(messages):
+        standard.extend(_standard(message, f"messages[{position}]"))
+    row: dict[str, Any] = {"messages": standard}
+    if tools:
+        definitions = [tool.model_dump(exclude_none=True) for tool in tools]
+        row["tools"] = json.dumps(definitions, ensure_ascii=False)
+    return row
 
 
 def _standard(message: Message, where: str) -> list[dict[str, str]]:

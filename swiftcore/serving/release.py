@@ -102,21 +102,24 @@ class Release:
 
 @dataclass(frozen=True)
 class Golden:
-    """A greedy answer that the endpoint must repeat letter by letter.
+    """A prompt whose tokens, or greedy answer, the endpoint must repeat.
 
     Args:
-        expected: the answer's text as the engine gave it, tool calls included.
+        expected: the answer's text as the engine gave it, tool calls included, to be repeated
+            letter by letter; None: only the tokens are compared.
         messages: conversation, as a standard row has it; or
         prompt_ids: the prompt as tokens.
         tools: the row's tools: JSON text, or a list.
         max_tokens: longest answer when `expected` was made.
+        trained_ids: the tokens that training has before the answer to `messages`.
     """
 
-    expected: str
+    expected: str | None
     messages: list[dict[str, Any]] | None = None
     tools: str | list[dict[str, Any]] | None = None
     prompt_ids: list[int] | None = None
     max_tokens: int | None = None
+    trained_ids: list[int] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the golden answer as JSON-ready fields."""

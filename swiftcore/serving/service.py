@@ -10,7 +10,13 @@ from swiftcore.generation.params import Completion, Delta, SamplingParams
 from swiftcore.serving.api_errors import ApiError, bad_request, internal_error
 from swiftcore.serving.chat import encode_chat
 from swiftcore.serving.limits import Limits
-from swiftcore.serving.protocol import ChatRequest, CompletionRequest, GenerationRequest
+from swiftcore.serving.protocol import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    GenerationRequest,
+    TokenizeRequest,
+)
 
 if TYPE_CHECKING:
     from swiftcore.template import Template
@@ -99,6 +105,27 @@ class ModelService:
             )
             for prompt in prompts
         ]
+
+    async def tokens(self, request: TokenizeRequest) -> list[int]:
+        """Return the tokens that a conversation or a text becomes here.
+
+        Raises:
+            ApiError: 400.
+        """
+        if request.prompt is not None:
+            return await asyncio.to_thread(self.batcher.engine.tokenizer.encode, request.prompt)
+        return await asyncio.to_thread(encode_chat, self.template, request.row())
+
+    def text(self, request: DetokenizeRequest) -> str:
+        """Return the text of tokens, control tokens included.
+
+        Raises:
+            ApiError: 400.
+        """
+        vocab = self.batcher.engine.vocab_size
+        if any(not 0 <= token < vocab for token in request.tokens):
+            raise bad_request(f"tokens: ids must be from 0 to {vocab - 1}", param="tokens")
+        return str(self.batcher.engine.tokenizer.decode(request.tokens))
 
     async def deltas(
         self, prompts: list[Prompt], *, streamed: bool

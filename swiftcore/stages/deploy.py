@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from swiftcore.artifacts import Artifact, Store
-from swiftcore.errors import RecipeError
+from swiftcore.errors import GateRefused, RecipeError
 from swiftcore.evaluation.gate import Decision, decide
 from swiftcore.progress import Progress, Silent
 from swiftcore.recipe import DeploySection, Runtime
@@ -19,6 +19,8 @@ from swiftcore.stages.graph import Road
 from swiftcore.stages.runner import served_candidate
 
 REPORT_NAME = "report.json"
+# Rows looked through for golden prompts: some are of several rounds, or cut.
+_SEARCHED_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,10 @@ def deploy_model(
         state_dir=serving_root(store) / section.name,
         host=runtime.host,
         port=runtime.port,
-        golden=golden_answers(store, report, model.candidate, section.num_golden),
+        golden=[
+            *golden_answers(store, report, model.candidate, section.num_golden),
+            *golden_prompts(store, report, model.model_dir, section.num_golden),
+        ],
         start_timeout_seconds=runtime.start_timeout_seconds,
         verify=lambda _: store.verify(model.artifact, thorough=True),
         progress=progress or Silent(),
@@ -158,6 +163,80 @@ def golden_answers(store: Store, report: Artifact, candidate: str, count: int) -
                     )
                 )
     return golden
+
+
+def golden_prompts(store: Store, report: Artifact, model_dir: Path, count: int) -> list[Golden]:
+    """Return conversations of the training rows with the tokens that training has for them.
+
+    The prompts are written with training's settings and the served model's tokenizer, and they must
+    begin like the encoded rows that were trained on: a tokenizer that changed on the way is seen
+    here, a template that changed when the server is asked.
+
+    Raises:
+        GateRefused: the served model's tokenizer makes other tokens than training had.
+    """
+    from swiftcore.data import SplitRows
+    from swiftcore.models import load_tokenizer
+    from swiftcore.serving.chat import encode_chat, load_serving_template
+    from swiftcore.template import load_encoded, read_template_settings
+
+    inputs = report.record.inputs
+    dataset = store.lookup("ingest", inputs["dataset"].fingerprint or "").artifact
+    encoded = store.lookup("template", inputs["encoded"].fingerprint or "").artifact
+    if dataset is None or encoded is None:
+        return []
+    template = load_serving_template(encoded.path, load_tokenizer(model_dir))
+    settings = read_template_settings(encoded.path)
+    loses_start = settings["truncation_strategy"] in ("left", "split")
+    limit = settings["max_length"] if loses_start else None
+    rows = load_encoded(encoded.path, "train")
+    found: list[Golden] = []
+    for place in range(min(len(rows), _SEARCHED_ROWS)):
+        if len(found) == count or not template.options.use_chat_template:
+            break
+        row = rows[place]
+        (source,) = SplitRows(dataset.path, "train").take([row["row"]])
+        asked = _one_question(source)
+        # Where the prompt counts in the loss too, labels do not tell where it ends.
+        start = next((at for at, label in enumerate(row["labels"]) if label != -100), 0)
+        is_cut = limit is not None and len(row["input_ids"]) >= limit
+        if asked is None or start < 2 or is_cut:
+            continue
+        ids = encode_chat(template, asked)
+        trained = [int(token) for token in row["input_ids"][: min(start, len(ids))]]
+        if ids[: len(trained)] != trained:
+            raise _other_tokens(model_dir, row["row"], ids, trained)
+        found.append(
+            Golden(None, messages=asked["messages"], tools=asked["tools"], trained_ids=ids)
+        )
+    return found
+
+
+def _one_question(row: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what a row of one round asks; in longer ones some families shorten the history."""
+    messages = row["messages"]
+    roles = [message["role"] for message in messages]
+    plain = roles in (["user", "assistant"], ["system", "user", "assistant"])
+    if not plain or row.get("chat_template_kwargs"):
+        return None
+    asked = [{"role": m["role"], "content": m["content"]} for m in messages[:-1]]
+    if not all(isinstance(message["content"], str) for message in asked):
+        return None
+    return {"messages": asked, "tools": row.get("tools")}
+
+
+def _other_tokens(model_dir: Path, row: int, ids: list[int], trained: list[int]) -> GateRefused:
+    place = next(
+        (at for at, (a, b) in enumerate(zip(ids, trained, strict=False)) if a != b),
+        min(len(ids), len(trained)),
+    )
+    return GateRefused(
+        "the model to be served has another tokenizer than the one it was trained with",
+        where=f"{model_dir}, training row {row}, token {place}",
+        found=ids[place : place + 8],
+        expected=trained[place : place + 8],
+        do="restore the tokenizer files that training used, or train again with these",
+    )
 
 
 def _section(road: Road) -> DeploySection:

@@ -107,9 +107,12 @@ class FamilyTemplate(Template):
             question = self._question(rounds, index, system=within, tools=shown)
             spans += weigh(question, outside)
             before, parts = answers[index]
+            if not self._is_headed(turn):
+                before = ""
             if parts is None:
-                prefix = self.options.response_prefix
-                text = opening(definition, controls, turn) if prefix is None else prefix
+                text = self.options.response_prefix
+                if text is None:
+                    text = opening(definition, controls, turn) if self._is_headed(turn) else ""
                 gap = definition.answer_break if text and self._is_headed(turn) else ""
                 spans.append(Span(gap + text, weight=outside))
                 continue

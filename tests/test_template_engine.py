@@ -264,7 +264,7 @@ BAD_ROWS = {
     },
     "tools": {"messages": chat("a"), "tools": "[{]"},
     "tools[0].function.name": {"messages": chat("a"), "tools": [{"x": 1}]},
-    "message content": {"messages": chat("lone \ud800 surrogate")},
+    "messages[0].content ": {"messages": chat("lone \ud800 surrogate")},
 }
 
 

@@ -11,12 +11,14 @@ is checked: its added tokens must be exactly the allowed ones.
 
 import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
 from swiftcore.errors import DataError, UsageError
 from swiftcore.template.spans import Author, Piece
 
 _MAX_TEMPLATE_TEXTS = 256
+_SPACES = re.compile(r"\s*")
 
 
 class FastTokenizer(Protocol):
@@ -85,6 +87,8 @@ class PieceTokenizer:
         self._id_of = {entry.content: token for token, entry in self._added.items()}
         longest_first = sorted(self._id_of, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        # Stands for characters the vocabulary lacks: no control token, unless a text spells it.
+        self._unknown = getattr(tokenizer, "unk_token_id", None)
         self.num_kept_as_text = self.num_parsed_in_data = 0
         # Separators and suffixes: a third of all pieces, and only a handful of texts.
         self._template_texts: dict[str, list[int]] = {}
@@ -184,7 +188,10 @@ class PieceTokenizer:
             self.num_parsed_in_data += len(matches) - len(allowed)
             return ids
         self.num_kept_as_text += len(matches) - len(allowed)
-        if self._added_in(ids) == [match.token for match in allowed]:
+        found, expected = self._added_in(ids), [match.token for match in allowed]
+        if found == expected:
+            return ids
+        if len(allowed) == len(matches) and self._known(found) == expected:
             return ids
         return self._encode_guarded(piece.text, allowed)
 
@@ -225,10 +232,10 @@ class PieceTokenizer:
             ids.append(match.token)
             position = match.end
             if entry.rstrip:
-                position += len(text[position:]) - len(text[position:].lstrip())
+                position = _SPACES.match(text, position).end()  # pyright: ignore[reportOptionalMemberAccess]
         ids += self._encode_section(text[position:], position)
         expected = [match.token for match in allowed]
-        if self._added_in(ids) != expected:
+        if self._known(self._added_in(ids)) != expected:
             raise DataError(
                 "this tokenizer has no way to write a control token's text as ordinary characters",
                 where="message content",
@@ -243,14 +250,21 @@ class PieceTokenizer:
             return []
         plain = self._plain if position == 0 else self._plain_inside
         ids = _encode_texts(plain, [text])[0]
-        hostile = self.find(text)
-        if hostile is None or not self._added_in(ids):
+        hostile, found = self._matches(text), self._added_in(ids)
+        if all(match.token != self._unknown for match in hostile):
+            found = self._known(found)
+        if not hostile or not found:
             return ids
-        # The vocabulary itself holds the token's text: break it after its first character.
-        middle = hostile.start() + 1
-        return self._encode_section(text[:middle], position) + self._encode_section(
-            text[middle:], position + middle
-        )
+        # The vocabulary itself holds a token's text: break each after its first character.
+        cuts = [0, *(match.start + 1 for match in hostile), len(text)]
+        broken: list[int] = []
+        for start, end in pairwise(cuts):
+            broken += self._encode_section(text[start:end], position + start)
+        return broken
+
+    def _known(self, added: list[int]) -> list[int]:
+        """Return added tokens without the one for unknown characters."""
+        return [token for token in added if token != self._unknown]
 
     def _added_in(self, ids: list[int]) -> list[int]:
         added = self._added

@@ -6,6 +6,7 @@ OpenAI `tool_calls` become tool_call messages. Everything else that does not alt
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,6 +14,8 @@ from typing import Any, Literal
 from swiftcore.errors import DataError
 
 Mode = Literal["train", "infer"]
+# What writes such values out again takes several calls a level, and Python allows a thousand.
+_MAX_DEPTH = 300
 _ROLES = {
     "system": "system",
     "user": "user",
@@ -78,6 +81,8 @@ def read_conversation(row: Mapping[str, Any]) -> Conversation:
     Raises:
         DataError: the row is malformed; the error names message and field.
     """
+    if not isinstance(row, Mapping):
+        raise _bad("a row is no object", "row", type(row).__name__, "an object with messages")
     messages = row.get("messages")
     if not isinstance(messages, list | tuple) or not messages:
         raise _bad("the row has no messages", "messages", messages, "a list of messages")
@@ -130,10 +135,9 @@ def read_tools(tools: object) -> list[dict[str, Any]]:
     if tools is None or tools == "":
         return []
     if isinstance(tools, str):
-        try:
-            tools = json.loads(tools)
-        except ValueError as err:
-            raise _bad("tools is not JSON", "tools", tools[:80], "a JSON list") from err
+        tools = _read_json(tools, "tools is not JSON", "tools", "a JSON list")
+    elif isinstance(tools, list | tuple):
+        _check_values(tools, "tools")
     if not isinstance(tools, list | tuple):
         raise _bad("tools is not a list", "tools", type(tools).__name__, "a list of functions")
     return [_tool(tool, index) for index, tool in enumerate(tools)]
@@ -143,12 +147,8 @@ def _template_kwargs(given: object) -> dict[str, Any]:
     if given is None or given == "":
         return {}
     if isinstance(given, str):
-        try:
-            given = json.loads(given)
-        except ValueError as err:
-            raise _bad(
-                "chat_template_kwargs is not JSON", "chat_template_kwargs", given, "a JSON object"
-            ) from err
+        where = "chat_template_kwargs"
+        given = _read_json(given, "chat_template_kwargs is not JSON", where, "a JSON object")
     if not isinstance(given, Mapping):
         raise _bad(
             "chat_template_kwargs is no object",
@@ -162,10 +162,7 @@ def _template_kwargs(given: object) -> dict[str, Any]:
 
 def _tool(tool: object, index: int) -> dict[str, Any]:
     if isinstance(tool, str):
-        try:
-            tool = json.loads(tool)
-        except ValueError as err:
-            raise _bad("a tool is not JSON", f"tools[{index}]", tool[:80], "a JSON object") from err
+        tool = _read_json(tool, "a tool is not JSON", f"tools[{index}]", "a JSON object")
     if not isinstance(tool, Mapping):
         raise _bad("a tool is no object", f"tools[{index}]", type(tool).__name__, "an object")
     wrapped = tool if "function" in tool else {"type": "function", "function": tool}
@@ -174,39 +171,62 @@ def _tool(tool: object, index: int) -> dict[str, Any]:
         raise _bad(
             "a tool has no name", f"tools[{index}].function.name", tool, "a function with a name"
         )
+    _check_schema(function.get("parameters"), f"tools[{index}].function.parameters")
     return dict(wrapped)
 
 
-def read_call(content: object, where: str) -> list[ToolCall]:
+def _check_schema(parameters: object, where: str) -> None:
+    """Refuse parameters that are no JSON schema of an object, as far as templates read them."""
+    if parameters is None:
+        return
+    if not isinstance(parameters, Mapping):
+        raise _bad("parameters of a tool are no JSON schema", where, parameters, "an object")
+    properties = parameters.get("properties")
+    if properties is not None and not isinstance(properties, Mapping):
+        raise _bad(
+            "parameters of a tool are no JSON schema",
+            f"{where}.properties",
+            properties,
+            "an object with one schema a parameter",
+        )
+    for name, schema in (properties or {}).items():
+        # JSON Schema allows true and false for any and no value.
+        if not isinstance(schema, Mapping | bool):
+            raise _bad(
+                "parameters of a tool are no JSON schema",
+                f"{where}.properties.{name}",
+                schema,
+                "a schema, which is an object",
+            )
+
+
+def read_call(content: object, where: str, *, is_json: bool = False) -> list[ToolCall]:
     """Read the content of a tool_call message: a JSON object, or a list of them.
+
+    Args:
+        content: the call or calls.
+        where: names it in errors.
+        is_json: its values are known to be JSON.
 
     Raises:
         DataError: not JSON, no name, or arguments that are no JSON object.
     """
     if isinstance(content, str):
-        try:
-            content = json.loads(content)
-        except ValueError as err:
-            raise _bad(
-                "a tool_call is not JSON",
-                where,
-                f"{err}: {content[:80]!r}",
-                '{"name": ..., "arguments": {...}}',
-            ) from err
-    if isinstance(content, list):
-        return [call for item in content for call in read_call(item, where)]
+        expected = '{"name": ..., "arguments": {...}}'
+        content = _read_json(content, "a tool_call is not JSON", where, expected)
+        is_json = True
+    if isinstance(content, list) and not any(isinstance(item, list) for item in content):
+        return [call for item in content for call in read_call(item, where, is_json=is_json)]
     if isinstance(content, Mapping) and isinstance(content.get("function"), Mapping):
         content = content["function"]
     if not isinstance(content, Mapping) or not isinstance(content.get("name"), str):
         raise _bad("a tool_call has no name", where, content, '{"name": ..., "arguments": {...}}')
     arguments = content.get("arguments", {})
     if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments or "{}")
-        except ValueError as err:
-            raise _bad(
-                "the arguments of a tool_call are not JSON", where, arguments[:80], "a JSON object"
-            ) from err
+        message = "the arguments of a tool_call are not JSON"
+        arguments = _read_json(arguments or "{}", message, where, "a JSON object")
+    elif not is_json:
+        _check_values(arguments, where)
     if not isinstance(arguments, Mapping):
         raise _bad(
             "the arguments of a tool_call are no JSON object", where, arguments, "a JSON object"
@@ -255,6 +275,7 @@ def _text(message: Mapping[str, Any], index: int) -> str:
             content,
             "a string",
         )
+    _check_text(content, f"messages[{index}].content")
     return content
 
 
@@ -264,7 +285,10 @@ def _answer_parts(message: Mapping[str, Any], role: str, index: int) -> list[Ans
         raise _bad("a loss flag is not true or false", f"messages[{index}].loss", loss, "a boolean")
     scale = message.get("loss_scale")
     if scale is not None and (
-        isinstance(scale, bool) or not isinstance(scale, int | float) or scale < 0
+        isinstance(scale, bool)
+        or not isinstance(scale, int | float)
+        or not math.isfinite(scale)
+        or scale < 0
     ):
         raise _bad("a message weight is no number", f"messages[{index}].loss_scale", scale, ">= 0")
 
@@ -280,6 +304,68 @@ def _answer_parts(message: Mapping[str, Any], role: str, index: int) -> list[Ans
     text = "" if message.get("content") is None else _text(message, index)
     found = [part("", call) for call in read_call(calls, f"messages[{index}].tool_calls")]
     return [part(text, None), *found] if text else found
+
+
+def _read_json(text: str, message: str, where: str, expected: str) -> Any:
+    try:
+        value = _JSON.decode(text)
+    except (ValueError, RecursionError) as err:
+        raise _bad(message, where, f"{err}: {text[:80]!r}", expected) from err
+    _check_depth(value, text, where)
+    # Only an escape can bring in what the text itself does not hold.
+    _check_text(text, where)
+    if "\\ud" in text or "\\uD" in text:
+        _check_text(json.dumps(value, ensure_ascii=False), where)
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+# One decoder for all rows: json.loads builds one for each call that says anything of constants.
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def _check_values(value: object, where: str) -> None:
+    try:
+        written = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as err:
+        raise _bad("a value is no JSON", where, err, "objects, lists, texts, numbers") from err
+    _check_depth(value, written, where)
+    _check_text(written, where)
+
+
+def _check_depth(value: object, written: str, where: str) -> None:
+    if written.count("{") + written.count("[") <= _MAX_DEPTH:
+        return
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            child
+            for each in level
+            if isinstance(each, dict | list | tuple)
+            for child in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return
+    raise _bad("a value is nested too deeply", where, written, f"at most {_MAX_DEPTH} levels")
+
+
+def _check_text(text: str, where: str) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as err:
+        start = err.start
+        raise DataError(
+            "a text holds characters that are no valid Unicode",
+            where=where,
+            found=f"U+{ord(text[start]):04X} at character {start}, a lone surrogate",
+            expected="text without lone surrogates",
+            do="decode the source with errors='replace', or drop the row",
+        ) from err
 
 
 def _bad(message: str, where: str, found: object, expected: str) -> DataError:

@@ -74,9 +74,9 @@ class JinjaTemplate(Template):
                     expected="a name that the chat template reads",
                     do="remove it, or choose a registered template",
                 )
-        forbidden = [*MARKS, _HOLD_START, _HOLD_END]
-        if not options.allow_control_tokens:
-            forbidden = [*sorted(self._token_ids, key=len, reverse=True), *forbidden]
+        # Held also where they may be parsed afterwards: then they are counted, as in families.
+        forbidden = [*sorted(self._token_ids, key=len, reverse=True), *MARKS]
+        forbidden += [_HOLD_START, _HOLD_END]
         self._unsafe = re.compile("|".join(map(re.escape, forbidden)))
 
     @property

@@ -8,9 +8,12 @@ from tiny_model import build_model, build_tokenizer
 
 from swiftcore.artifacts import Store
 from swiftcore.cli.main import main
+from swiftcore.data import load_rows
 from swiftcore.errors import ArtifactDamaged, DataError, RecipeError, UsageError
-from swiftcore.recipe import build_recipe
-from swiftcore.stages import build_road
+from swiftcore.recipe import Runtime, build_recipe
+from swiftcore.recipe.arguments import recipe_from_flags
+from swiftcore.stages import build_road, run_steps
+from swiftcore.template import load_encoded
 from tests.roads import write_rows
 
 
@@ -21,12 +24,13 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(folder / "base")
     build_model(tokenizer).save_pretrained(folder / "base")
-    rows = [{"query": f"say {n}", "response": f"it is {n}"} for n in range(40)]
-    write_rows(folder / "rows.jsonl", rows)
-    flags = ["--to_cached_dataset", "true", "--output_dir", str(folder / "encoded"), "--json"]
-    flags += ["--model", str(folder / "base"), "--dataset", str(folder / "rows.jsonl")]
-    flags += ["--template", "chatml", "--max_length", "64", "--store", str(folder / "store")]
-    assert main(["export", *flags]) == 0
+    for name, verb, count in (("encoded", "say", 40), ("second", "tell", 20)):
+        rows = [{"query": f"{verb} {n}", "response": f"it is {n}"} for n in range(count)]
+        write_rows(folder / f"{name}.jsonl", rows)
+        flags = ["--to_cached_dataset", "true", "--output_dir", str(folder / name), "--json"]
+        flags += ["--model", str(folder / "base"), "--dataset", str(folder / f"{name}.jsonl")]
+        flags += ["--template", "chatml", "--max_length", "64", "--store", str(folder / "store")]
+        assert main(["export", *flags, "--split_dataset_ratio", "0.1"]) == 0
     return folder
 
 
@@ -49,13 +53,12 @@ def test_training_takes_the_encoded_dataset_instead_of_raw_rows(encoded: Path):
     assert road.step("train").inputs["encoded"].fingerprint == record["fingerprint"]
 
 
-def test_training_on_it_from_flags_really_trains(encoded: Path, capsys):
-    flags = ["--model", str(encoded / "base"), "--cached_dataset", str(encoded / "encoded")]
-    flags += ["--template", "chatml", "--max_length", "64", "--max_steps", "2", "--json"]
-    flags += ["--split_dataset_ratio", "0", "--store", str(encoded / "store")]
-    assert main(["sft", *flags]) == 0
-    made = json.loads(capsys.readouterr().out)
-    assert (Path(made["path"]) / "adapter_model.safetensors").is_file()
+def test_flags_name_encoded_datasets(encoded: Path):
+    flags = ["--model", str(encoded / "base"), "--template", "chatml", "--max_length", "64"]
+    flags += ["--cached_dataset", str(encoded / "encoded"), str(encoded / "second")]
+    loaded = build_recipe(recipe_from_flags("sft", flags), path=Path("flags"))
+    road = build_road(loaded, Store(encoded / "store"))
+    assert [step.stage.name for step in road.steps] == ["join", "train"]
 
 
 @pytest.mark.parametrize(
@@ -94,8 +97,80 @@ def test_a_folder_that_is_no_encoded_dataset_is_bad_data(encoded: Path):
         _road(encoded, name="base")
 
 
-def test_what_needs_the_raw_rows_is_refused(encoded: Path):
+@pytest.mark.parametrize(
+    "data",
+    [{"dataset": ["y"]}, {"val_dataset": ["encoded.jsonl"]}, {"test_dataset": ["second.jsonl"]}],
+)
+def test_rows_that_nothing_would_read_are_refused(encoded: Path, monkeypatch, data):
+    monkeypatch.chdir(encoded)
     with pytest.raises(RecipeError):
+        _road(encoded, data={"cached_dataset": ["encoded"]} | data)
+    with pytest.raises(RecipeError, match="don't fit together"):
         _road(encoded, evaluate={})
-    with pytest.raises(RecipeError):
-        _road(encoded, data={"cached_dataset": ["x"], "dataset": ["y"]})
+
+
+def _both(folder: Path, **data) -> dict:
+    return {"cached_dataset": [str(folder / "encoded"), str(folder / "second")], **data}
+
+
+def test_several_are_joined_in_their_order_without_encoding_again(encoded: Path):
+    road = _road(encoded, data=_both(encoded))
+    assert [step.stage.name for step in road.steps] == ["join", "train"]
+    made = run_steps(road.until("join"), Store(encoded / "store"), Runtime(store=encoded / "store"))
+    joined = made["later/join"].path
+    for split, count in (("train", 54), ("val", 6)):
+        rows = list(load_encoded(joined, split))
+        parts = [
+            row["input_ids"]
+            for part in ("encoded", "second")
+            for row in load_encoded(encoded / part, split)
+        ]
+        assert [row["input_ids"] for row in rows] == parts
+        assert len({row["row"] for row in rows}) == len(rows) == count
+    settings = [
+        (folder / "swift_template.json").read_text() for folder in (joined, encoded / "second")
+    ]
+    assert settings[0] == settings[1]
+
+
+def test_a_stale_one_among_several_and_one_named_twice_are_refused(encoded: Path):
+    with pytest.raises(UsageError, match="in another way"):
+        _road(encoded, data=_both(encoded), template={"template": "chatml"})
+    twice = {"cached_dataset": [str(encoded / "encoded")] * 2}
+    with pytest.raises(UsageError, match="named twice"):
+        _road(encoded, data=twice)
+
+
+def test_training_on_them_and_evaluation_compares_with_the_rows_they_were_encoded_from(
+    encoded: Path,
+):
+    test = [{"query": "tell 3", "response": "it is 3"}, {"query": "new?", "response": "yes"}]
+    write_rows(encoded / "test.jsonl", test)
+    road = _road(
+        encoded,
+        data=_both(encoded, test_dataset=[str(encoded / "test.jsonl")]),
+        train={"max_steps": 1, "logging_steps": 1},
+        evaluate={"max_new_tokens": 2},
+    )
+    assert [step.stage.name for step in road.steps] == ["join", "ingest", "train", "evaluate"]
+    store = Store(encoded / "store")
+    made = run_steps(road.steps, store, Runtime(store=encoded / "store", num_threads=1))
+    report = json.loads((made["later/evaluate"].path / "report.json").read_text())
+    found = report["contamination"]
+    inputs = road.step("evaluate").inputs
+    behind = [inputs[f"trained on[{place}]"].path for place in range(2)]
+    trained = [row["messages"][0]["content"] for path in behind for row in load_rows(path, "train")]
+    assert (found["num_test"], found["num_train"]) == (2, len(trained)) == (2, 54)
+    assert found["exact"] == ("tell 3" in trained)
+    rows = {row["messages"][0]["content"] for row in load_rows(made["later/ingest"].path, "test")}
+    assert rows == {"tell 3", "new?"}
+
+
+def test_evaluation_without_the_rows_behind_is_refused(encoded: Path, tmp_path: Path):
+    with pytest.raises(DataError, match="rows that the cached dataset was encoded from"):
+        _road(
+            encoded,
+            data=_both(encoded, test_dataset=[str(encoded / "encoded.jsonl")]),
+            evaluate={},
+            runtime={"store": str(tmp_path / "other")},
+        )

@@ -148,7 +148,8 @@ class _Ingest:
             self._check_quarantine()
             rows = ShardedRows(shards, joined_kinds(shard.kinds for shard in shards))
             splits = self._chosen(shards, rows)
-        if not len(splits["train"]) and self._section.split_dataset_ratio < 1:
+        wanted = self._section.dataset and self._section.split_dataset_ratio < 1
+        if wanted and not len(splits["train"]):
             raise self._nothing_to_train_on()
         sizes = np.frombuffer(b"".join(shard.sizes.tobytes() for shard in shards), dtype=np.int64)
         answered = np.frombuffer(b"".join(shard.answered for shard in shards), dtype=bool)
@@ -173,7 +174,7 @@ class _Ingest:
         trained = [task for task in tasks if self._role(task) == "train"]
         self._run_tasks(evaluated, total, made)
         index = self._contamination_index(evaluated, made)
-        if index is not None:
+        if index is not None and trained:
             compared = replace(trained[0].preparation, contamination_index=index)
             trained = [replace(task, preparation=compared) for task in trained]
         self._run_tasks(trained, total, made)
@@ -364,7 +365,8 @@ class _Ingest:
         )
 
     def _report(self, splits: "dict[str, np.ndarray]", answered: "np.ndarray") -> IngestReport:
-        written = {split: rows for split, rows in splits.items() if len(rows) or split == "train"}
+        needed = "train" if self._section.dataset else "test"
+        written = {split: rows for split, rows in splits.items() if len(rows) or split == needed}
         columns = self._news.columns
         return IngestReport(
             splits={split: len(rows) for split, rows in written.items()},
@@ -389,9 +391,9 @@ class _Ingest:
         report.write(self._out_dir)
         statistics = self._news.statistics
         _write_text(self._out_dir / "statistics.json", statistics.to_json() + "\n")
-        train = SplitRows(self._out_dir, "train")
-        step = max(len(train) // NUM_SAMPLES, 1)
-        samples = train.take(range(0, len(train), step)[:NUM_SAMPLES])
+        shown = SplitRows(self._out_dir, "train" if self._section.dataset else "test")
+        step = max(len(shown) // NUM_SAMPLES, 1)
+        samples = shown.take(range(0, len(shown), step)[:NUM_SAMPLES])
         note = (
             f"Lengths, roles, tools and languages are those of all {statistics.rows:,} good rows, "
             "before duplicates and sampling."

@@ -150,8 +150,7 @@ class DataSection(Section):
     )
     cached_dataset: list[str] = Field(
         default_factory=list,
-        max_length=1,
-        description="folder of a dataset that was encoded before, instead of data.dataset",
+        description="folders of datasets that were encoded before, instead of data.dataset",
     )
     val_dataset: list[str] = Field(
         default_factory=list, description="validation sources, never seen in training"

@@ -1,6 +1,6 @@
-"""A dataset that was encoded before, used instead of raw rows.
+"""Datasets that were encoded before, used instead of raw rows.
 
-It is an artifact of the template stage in a folder of its own, as `swift stage template` and
+Each is an artifact of the template stage in a folder of its own, as `swift stage template` and
 `swift export --to_cached_dataset` write it. Its record holds the digests of the rows and of the
 tokenizer's files and the template settings, so one that does not belong to the recipe is refused.
 """
@@ -9,12 +9,13 @@ from swiftcore.artifacts import Artifact, Store, folder_digest
 from swiftcore.errors import DataError, UsageError
 from swiftcore.recipe import Recipe
 from swiftcore.stages.contract import Source, StageInput, TokenizerOf
+from swiftcore.stages.ingest import INGEST
 from swiftcore.stages.resolve import resolve_reference
 from swiftcore.stages.template import TEMPLATE
 
 
-def cached_dataset(recipe: Recipe, tokenizer: object, store: Store) -> Artifact:
-    """Return the verified artifact that `data.cached_dataset` names.
+def cached_datasets(recipe: Recipe, tokenizer: object, store: Store) -> list[Artifact]:
+    """Return the verified artifacts that `data.cached_dataset` names.
 
     Args:
         recipe: whose template settings and method must be those it was encoded with.
@@ -22,11 +23,47 @@ def cached_dataset(recipe: Recipe, tokenizer: object, store: Store) -> Artifact:
         store: where `artifact:` references are looked up.
 
     Raises:
-        DataError: the folder is no encoded dataset.
-        UsageError: it was encoded with another tokenizer, template or version.
+        DataError: a folder is no encoded dataset.
+        UsageError: it was encoded with another tokenizer, template or version, or is named twice.
         ArtifactDamaged: its files are not what was written.
     """
-    (reference,) = recipe.data.cached_dataset
+    found: dict[str, str] = {}
+    artifacts = []
+    for reference in recipe.data.cached_dataset:
+        artifact = _checked(reference, recipe, tokenizer, store)
+        if artifact.fingerprint in found:
+            raise UsageError(
+                "a cached dataset is named twice",
+                where=f"data.cached_dataset: {reference}",
+                found=f"the rows of {found[artifact.fingerprint]}",
+                do="name each encoded dataset once",
+            )
+        found[artifact.fingerprint] = reference
+        artifacts.append(artifact)
+    return artifacts
+
+
+def rows_behind(cached: Artifact, store: Store) -> Artifact:
+    """Return the rows that a cached dataset was encoded from, which evaluation compares with.
+
+    Raises:
+        DataError: they are not in this store.
+    """
+    ref = cached.record.inputs["dataset"]
+    found = store.lookup(INGEST.name, ref.fingerprint or "")
+    if found.artifact is None or found.artifact.digest != ref.digest:
+        raise DataError(
+            "the rows that the cached dataset was encoded from are not here",
+            where="data.cached_dataset and evaluate",
+            found=found.problem or f"no artifact {(ref.fingerprint or '')[:12]} in {store.root}",
+            expected="the training rows' text, which evaluate compares its rows with",
+            do="work with the store they were encoded in, bring them with swift pull, or remove "
+            "evaluate",
+        )
+    return found.artifact
+
+
+def _checked(reference: str, recipe: Recipe, tokenizer: object, store: Store) -> Artifact:
     found = resolve_reference(reference, store)
     if not isinstance(found, Artifact) or found.record.stage != TEMPLATE.name:
         raise DataError(

@@ -47,6 +47,9 @@ def _run(run: StageRun) -> Produced:
     from swiftcore.evaluation import Candidate, evaluate_candidates
 
     dataset = run.inputs["dataset"]
+    # With cached datasets the training rows are others than those ingested for this recipe.
+    trained_on = [path for role, path in run.inputs.items() if role.startswith("trained on[")]
+    trained_on = trained_on or [dataset]
 
     def load_engine(candidate: Candidate) -> PromptedEngine:
         return _engine(candidate, run)
@@ -57,7 +60,7 @@ def _run(run: StageRun) -> Produced:
         load_rows(dataset, "test"),
         run.area.out,
         load_engine=load_engine,
-        train_rows=load_rows(dataset, "train"),
+        train_rows=[row for folder in trained_on for row in load_rows(folder, "train")],
         progress=run.progress,
     )
     metrics = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from swiftcore.artifacts import Artifact, Store
 from swiftcore.errors import ModelMissing, RecipeError
 from swiftcore.recipe import LoadedRecipe, Recipe, load_recipe
-from swiftcore.stages.cached import cached_dataset
+from swiftcore.stages.cached import cached_datasets, rows_behind
 from swiftcore.stages.contract import (
     TOKENIZER_FILES,
     Source,
@@ -18,6 +18,7 @@ from swiftcore.stages.contract import (
 )
 from swiftcore.stages.evaluate import EVALUATE
 from swiftcore.stages.ingest import INGEST, ingest_sources
+from swiftcore.stages.join import JOIN
 from swiftcore.stages.merge import MERGE
 from swiftcore.stages.quantize import QUANTIZE
 from swiftcore.stages.resolve import resolve_reference
@@ -26,7 +27,8 @@ from swiftcore.stages.template import TEMPLATE
 from swiftcore.stages.train import TRAIN
 
 STAGES: dict[str, Stage] = {
-    stage.name: stage for stage in (INGEST, SCRATCH, TEMPLATE, TRAIN, MERGE, QUANTIZE, EVALUATE)
+    stage.name: stage
+    for stage in (INGEST, SCRATCH, TEMPLATE, JOIN, TRAIN, MERGE, QUANTIZE, EVALUATE)
 }
 _MAX_RECIPE_DEPTH = 8
 
@@ -137,10 +139,20 @@ def build_road(loaded: LoadedRecipe, store: Store, *, _above: tuple[Path, ...] =
     steps: list[Step] = []
     ingest = Step(INGEST, recipe, ingest_sources(recipe.data))
     model = _base_model(loaded, store, steps, _above)
+    trained_on: dict[str, StageInput] = {}
     if recipe.data.cached_dataset:
         _refuse_beside_cached(recipe)
         assert model is not None
-        encoded: Link | StageInput = cached_dataset(recipe, _tokenizer_of(model), store)
+        cached = cached_datasets(recipe, _tokenizer_of(model), store)
+        encoded: Link | StageInput = cached[0]
+        if len(cached) > 1:
+            parts = {f"encoded[{place}]": part for place, part in enumerate(cached)}
+            steps.append(join := Step(JOIN, recipe, parts))
+            encoded = Link(join)
+        if recipe.evaluate is not None:
+            steps.append(ingest)
+            behind = [rows_behind(part, store) for part in cached]
+            trained_on = {f"trained on[{place}]": rows for place, rows in enumerate(behind)}
     else:
         steps.append(ingest)
         if recipe.model.scratch is not None:
@@ -173,7 +185,7 @@ def build_road(loaded: LoadedRecipe, store: Store, *, _above: tuple[Path, ...] =
         if not recipe.data.test_dataset:
             raise _misfit("evaluate", "data.test_dataset names no held-out rows to answer")
         made = {name: Link(road.step(stage)) for name, stage in road.candidates().items()}
-        inputs = {"dataset": Link(ingest), "encoded": encoded, "base": model, **made}
+        inputs = {"dataset": Link(ingest), "encoded": encoded, "base": model, **made, **trained_on}
         steps.append(Step(EVALUATE, recipe, inputs))
     return Road(recipe, tuple(steps))
 
@@ -258,10 +270,10 @@ def _tokenizer_of(model: Link | StageInput) -> Link | StageInput:
 def _refuse_beside_cached(recipe: Recipe) -> None:
     if recipe.model.scratch is not None:
         raise _misfit("data.cached_dataset", "model.scratch makes a new tokenizer from the rows")
-    if recipe.evaluate is not None:
-        raise _misfit(
-            "data.cached_dataset", "evaluate compares its rows with the training rows' text"
-        )
+    if recipe.data.val_dataset:
+        raise _misfit("data.val_dataset", "the cached dataset has its own validation rows")
+    if recipe.data.test_dataset and recipe.evaluate is None:
+        raise _misfit("data.test_dataset", "beside a cached dataset only evaluate reads them")
 
 
 def _refuse_circle(path: Path, above: tuple[Path, ...]) -> None:

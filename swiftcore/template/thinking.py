@@ -129,7 +129,8 @@ def open_answers(
     """
     if not family.is_thinking and not family.non_thinking_prefix:
         return [(_plain_opening(family, turn), turn.answer) for turn in rounds]
-    last_user = max(index for index, turn in enumerate(rounds) if turn.source == "user")
+    asked = [index for index, turn in enumerate(rounds) if turn.source == "user"]
+    last_user = asked[-1] if asked else 0  # a family of one round may keep tool responses only
     preserves = controls.preserve_thinking
     if preserves is None:
         preserves = family.preserve_thinking

@@ -104,6 +104,7 @@ class ToolsForm:
         glue_always: write the glue after an empty system prompt too, as published prompts do.
         replaces_default: the family's own system prompt gives way; the user's never does.
         default_system: stands in where the row has no system prompt.
+        replaces: texts of the family's opening that read otherwise where tools are shown.
     """
 
     write: Callable[[Sequence[Tool]], list[Span]]
@@ -112,6 +113,7 @@ class ToolsForm:
     glue_always: bool = False
     replaces_default: bool = False
     default_system: str = ""
+    replaces: tuple[tuple[str, str], ...] = ()
 
 
 class CallForm(Protocol):
@@ -229,12 +231,12 @@ class AgentTemplate:
         return [*system, *glue, *form.write(tools)]
 
     def opening(self, opening: list[Span], tools: Sequence[Tool]) -> list[Span]:
-        """Return the family's opening, with the tools before or behind it where they belong."""
+        """Return the family's opening as it reads where tools are shown."""
         if self.tools.place == "front":
             return [*self.tools.write(tools), *opening]
         if self.tools.place == "behind":
             return [*opening, *self.tools.write(tools)]
-        return opening
+        return _replaced(opening, self.tools.replaces) if self.tools.replaces else opening
 
     def question(self, query: list[Span], tools: Sequence[Tool]) -> list[Span]:
         """Return the first question, with the tools in it where they belong there."""
@@ -262,6 +264,25 @@ def parameter_schemas(tools: Sequence[Tool]) -> dict[str, Mapping[str, Any]]:
             parameters = function.get("parameters")
             schemas[function["name"]] = parameters if isinstance(parameters, Mapping) else {}
     return schemas
+
+
+def _replaced(spans: list[Span], replaces: Sequence[tuple[str, str]]) -> list[Span]:
+    """Replace texts in what the template wrote itself, across the borders of its spans."""
+    joined: list[Span] = []
+    for span in spans:
+        last = joined[-1] if joined else None
+        ours = span.author is Author.TEMPLATE and not span.ids
+        if ours and last is not None and last.author is Author.TEMPLATE and not last.ids:
+            joined[-1] = Span(last.text + span.text)
+        else:
+            joined.append(span)
+    for old, new in replaces:
+        joined = [
+            Span(span.text.replace(old, new)) if span.author is Author.TEMPLATE and old in span.text
+            else span
+            for span in joined
+        ]  # fmt: skip
+    return joined
 
 
 class _Refusal:

@@ -172,7 +172,18 @@ def _response(response: ToolResponse) -> list[Span]:
 
 GPT_OSS = AgentTemplate(
     "gpt_oss",
-    ToolsForm(_namespace),
+    ToolsForm(
+        _namespace,
+        replaces=(
+            (
+                "Channel must be included for every message.",
+                "Channel must be included for every message.\n"
+                "Calls to these tools must go to the commentary channel: 'functions'.",
+            ),
+            ("# Instructions\n\n# Tools", "# Tools"),
+            ("} // namespace functions\n\n<|end|>", "} // namespace functions<|end|>"),
+        ),
+    ),
     _HarmonyCalls(),
     ResponseForm(write_one=_response, own_turn=("", "<|start|>assistant"), continues=True),
     stop_words=("<|call|>",),

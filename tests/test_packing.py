@@ -123,6 +123,7 @@ def recipe(train, **template):
         ({"packing": True, "packing_length": 64}, {"max_length": 65}, "rows are kept whole"),
         ({"packing": True, "packing_length": 64, "group_by_length": True}, {}, "saves padding"),
         ({"padding_free": True, "group_by_length": True}, {}, "saves padding"),
+        ({"padding_free": True, "neftune_noise_alpha": 5.0}, {}, "length of a sequence"),
         ({"group_by_length": True, "train_dataloader_shuffle": False}, {}, "shuffles rows"),
         ({"packing": True, "packing_strategy": "firstfit"}, {"max_length": 9}, "binpack"),
     ],

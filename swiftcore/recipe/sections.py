@@ -383,6 +383,11 @@ class TrainSection(Section):
                 "train.group_by_length saves padding, and there is none with train.packing or "
                 "train.padding_free; switch one of them off"
             )
+        if self.neftune_noise_alpha and (self.packing or self.padding_free):
+            raise ValueError(
+                "train.neftune_noise_alpha scales its noise by the length of a sequence, which is "
+                "not a row's with train.packing or train.padding_free; switch one of them off"
+            )
         if self.group_by_length and not self.train_dataloader_shuffle:
             raise ValueError(
                 "train.group_by_length shuffles rows; switch it or "

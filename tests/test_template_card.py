@@ -123,7 +123,7 @@ def test_each_kind_of_row_is_among_the_samples_and_says_why(tmp_path):
     told = "".join(card.summaries)
     for reason in (
         "the shortest row",
-        "the longest row. It also has cut to max_length",
+        "the longest row. It also has a cut at max_length",
         "a row of median length",
         "a row with tools",
         "a row with a think block",

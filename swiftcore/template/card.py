@@ -101,18 +101,19 @@ def _chosen(
     sources: list[int] = table.column("row").to_pylist()
     weighted: list[bool] = table.column("loss_scale").is_valid().to_pylist()
     lengths = encoded.lengths
-    step = max(1, -(-len(lengths) // MAX_SCANNED))
     ranked = sorted(range(len(lengths)), key=lambda place: (lengths[place], place))
-    places = {*range(0, len(lengths), step)}
+    count = min(len(lengths), MAX_SCANNED)
+    places = {step * len(lengths) // count for step in range(count)}
     if ranked:
         places |= {ranked[0], ranked[-1], ranked[(len(ranked) - 1) // 2]}
     if True in weighted:
         places.add(weighted.index(True))
     wanted = sorted({sources[place] for place in places})
     texts = dict(zip(wanted, rows.take(wanted), strict=True))
-    cut = _cut_places(
-        template, [(place, lengths[place]) for place in sorted(places)], sources, texts
-    )
+    # The longest rows first: where any row was cut, they were.
+    longest_first = sorted(places, key=lambda place: (-lengths[place], place))
+    checked = [(place, lengths[place]) for place in longest_first]
+    cut = _cut_places(template, checked, sources, texts)
     reader = KindReader(template)
     candidates = [
         Candidate(

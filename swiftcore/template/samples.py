@@ -16,7 +16,7 @@ KINDS = {
     "tools": "tools",
     "thinking": "a think block",
     "rounds": "several rounds",
-    "cut": "cut to max_length",
+    "cut": "a cut at max_length",
     "weighted": "weights other than 0 and 1",
     "control": "the text of a control token in the data",
     "script": "a script other than Latin",

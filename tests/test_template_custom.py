@@ -5,14 +5,17 @@ import json
 import pytest
 from template_fixtures import chat, small_tokenizer
 
+from swiftcore.data import build_dataset
 from swiftcore.errors import UsageError
-from swiftcore.recipe import build_recipe
+from swiftcore.recipe import DataSection, build_recipe
 from swiftcore.stages.template import TEMPLATE
 from swiftcore.template import (
+    encode_dataset,
     get_template,
     list_templates,
     load_template,
     read_template_files,
+    render_chat,
     write_template_settings,
 )
 from swiftcore.template.dataset import resolve_template
@@ -96,6 +99,25 @@ def test_a_recipe_uses_its_own_template(tmp_path):
             resolve(template, files)
 
 
+def test_a_dataset_is_encoded_and_served_with_it(tmp_path):
+    files = _files(tmp_path)
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": chat("q", "a")}) + "\n")
+    data = DataSection.model_validate({"dataset": [str(tmp_path / "rows.jsonl")]})
+    build_dataset(data, tmp_path / "dataset", work_dir=tmp_path / "work")
+    report = encode_dataset(
+        _recipe("shout", files).template,
+        tmp_path / "dataset",
+        TOKENIZER,
+        tmp_path / "encoded",
+        method="sft",
+        model_type=None,
+        max_model_length=None,
+    )
+    assert report.settings["definition"]["prompt"] == "{{QUERY}}!"
+    again = load_template(tmp_path / "encoded", TOKENIZER)
+    assert render_chat(again, chat("q")).text == "q!"
+
+
 def test_the_fingerprint_holds_what_the_file_says_and_not_where_it_is(tmp_path):
     (tmp_path / "b").mkdir()
     first = TEMPLATE.config(_recipe("kind", _files(tmp_path)))
@@ -107,13 +129,13 @@ def test_the_fingerprint_holds_what_the_file_says_and_not_where_it_is(tmp_path):
 
 
 WRONG = {
-    "prompt: a{{QUERY}}\n  chat_sep: ''\n  sufix: b": ("mine.yaml:1: x.sufix", "suffix"),
+    "prompt: a{{QUERY}}\n  chat_sep: ''\n  suffixes: b": ("mine.yaml:1: x.suffixes", "suffix"),
     "prompt: a{{QUERY}}\n  chat_sep: ''": ("mine.yaml:1: x", "prompt, chat_sep, suffix"),
     "base: chatmll": ("template", "chatml"),
     "base: chatml\n  auto_add_bos: true": ("mine.yaml:1: x.auto_add_bos", "add_bos"),
     "base: chatml\n  add_bos: 1": ("mine.yaml:1: x.add_bos", "true or false"),
     "base: chatml\n  stop_words: '#'": ("mine.yaml:1: x.stop_words", "a list of texts"),
-    "base: chatml\n  prompt: '{{QUERRY}}'": ("mine.yaml:1: x.prompt", "{{QUERY}}"),
+    "base: chatml\n  prompt: '{{QUERYS}}'": ("mine.yaml:1: x.prompt", "{{QUERY}}"),
     "base: chatml\n  prompt: hello": ("mine.yaml:1: x.prompt", "{{QUERY}}"),
     "base: chatml\n  system_round: middle": ("mine.yaml:1: x.system_round", "first or last"),
     "base: chatml\n  suffix: ''": ("mine.yaml:1: x.suffix", "text that ends an answer"),

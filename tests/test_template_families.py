@@ -5,6 +5,8 @@ from datetime import date
 
 import pytest
 from family_fixtures import family_tokenizer, marks_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from template_fixtures import SHARED, chat
 
 from swiftcore.errors import UsageError
@@ -173,6 +175,27 @@ def test_each_family_renders_what_its_data_says_and_trains_answers_and_stop():
             if found != _stated(family, contents, system):
                 failures.append((family.name, found, _stated(family, contents, system)))
     assert failures == []
+
+
+PLAIN = [family for family in FAMILIES if "{{ID:" not in family.prompt]
+WORDS = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.sampled_from(PLAIN))
+def test_any_conversation_is_rendered_trained_and_served_alike(data, family):
+    template = _template(family, default_system="", response_prefix="", **_keeps_history(family))
+    marks = [mark for mark in marks_of(family) if mark in template.pieces.token_ids]
+    hostile = st.lists(st.one_of(WORDS, st.sampled_from([*marks, "<think>"])), max_size=4)
+    texts = data.draw(st.lists(hostile.map("".join), min_size=2, max_size=4))
+    # An answer that begins with a think block gets no empty one.
+    contents = [f"{'x' if place % 2 else ''}{text}" for place, text in enumerate(texts)]
+    contents = contents[: len(contents) // 2 * 2]
+    encoded = template.encode({"messages": chat(*contents)})
+    labels = [label for label in encoded.labels if label != -100]
+    assert (encoded.text, template.decode(labels)) == _stated(family, contents, None)
+    prompt = render_chat(template, chat(*contents[:-1])).input_ids
+    assert encoded.input_ids[: len(prompt)] == prompt
 
 
 def test_families_that_name_tokens_by_id_write_these_ids():

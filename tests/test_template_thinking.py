@@ -131,6 +131,11 @@ def test_a_control_that_would_do_nothing_is_refused(name, options, problem):
     assert caught.value.where.startswith("chat_template_kwargs")
 
 
+def test_plain_text_has_no_thinking_to_control():
+    with pytest.raises(UsageError, match="plain text"):
+        _template("qwen3", use_chat_template=False, enable_thinking=True)
+
+
 @pytest.mark.parametrize(
     "kwargs", [{"enable_thinking": "yes"}, {"reasoning_effort": "high"}, "{", [1]]
 )

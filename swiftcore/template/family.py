@@ -28,9 +28,9 @@ class FamilyTemplate(Template):
     def __init__(self, definition: ChatTemplate, tokenizer: Any, options: TemplateOptions) -> None:
         super().__init__(definition.name, tokenizer, options)
         self._registered = definition
+        options.thinking.check(definition, use_chat_template=options.use_chat_template)
         if options.use_chat_template:
             _require_tokens(definition, self.pieces.token_ids)
-            options.thinking.check(definition)
         else:
             definition = definition.for_generation()
         self._definition = definition

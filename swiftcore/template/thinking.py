@@ -68,13 +68,16 @@ class ThinkingControls:
             )
         return controls
 
-    def check(self, family: ChatTemplate) -> None:
+    def check(self, family: ChatTemplate, *, use_chat_template: bool = True) -> None:
         """Refuse a control that would do nothing.
 
         Raises:
-            UsageError: the family has no use for it.
+            UsageError: the family has no use for it, or rows are plain text.
         """
-        if problem := self.problem(family):
+        problem = self.problem(family)
+        if not use_chat_template and self.chosen():
+            problem = "is not used for plain text, where nothing opens an answer"
+        if problem:
             raise UsageError(
                 f"template {family.name!r} {problem}",
                 where="template",

@@ -15,6 +15,7 @@ from tasks.deploy import deploy
 from tasks.evaluate import evaluate
 from tasks.handles import Handle
 from tasks.ingest import ingest
+from tasks.join import join
 from tasks.journey import Journey
 from tasks.merge import merge
 from tasks.quantize import quantize
@@ -46,9 +47,9 @@ def road(recipe: str = "recipes/demo.yaml", overrides: list[str] | None = None) 
     """
     with set_out(recipe, overrides) as journey:
         base = base_model(below) if (below := journey.base()) else None
-        dataset = ingest(journey)
+        dataset = ingest(journey) if journey.has("ingest") else None
         model = scratch(journey, dataset) if journey.has("scratch") else base
-        encoded = template(journey, dataset, model)
+        encoded = encode(journey, dataset, model)
         trained = train(journey, encoded, model)
         merged = merge(journey, model, trained, encoded) if journey.has("merge") else None
         quantized = (
@@ -73,8 +74,15 @@ def road(recipe: str = "recipes/demo.yaml", overrides: list[str] | None = None) 
 def base_model(journey: Journey) -> Handle:
     """Make the model that another recipe starts from, by that model's own recipe."""
     base = base_model(below) if (below := journey.base()) else None
-    dataset = ingest(journey)
+    dataset = ingest(journey) if journey.has("ingest") else None
     model = scratch(journey, dataset) if journey.has("scratch") else base
-    encoded = template(journey, dataset, model)
+    encoded = encode(journey, dataset, model)
     trained = train(journey, encoded, model)
     return merge(journey, model, trained, encoded) if journey.has("merge") else trained
+
+
+def encode(journey: Journey, dataset: Handle | None, model: Handle | None) -> Handle | None:
+    """Encode the rows, or join what was encoded before; one such dataset is an input itself."""
+    if journey.has("template"):
+        return template(journey, dataset, model)
+    return join(journey) if journey.has("join") else None

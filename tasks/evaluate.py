@@ -8,8 +8,8 @@ from tasks.running import run_step, stage_task
 @stage_task
 def evaluate(
     journey: Journey,
-    dataset: Handle,
-    encoded: Handle,
+    dataset: Handle | None,
+    encoded: Handle | None,
     base: Handle | None,
     trained: Handle,
     merged: Handle | None,

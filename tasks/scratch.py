@@ -6,6 +6,6 @@ from tasks.running import run_step, stage_task
 
 
 @stage_task
-def scratch(journey: Journey, dataset: Handle) -> Handle:
+def scratch(journey: Journey, dataset: Handle | None) -> Handle:
     """Build a base model with random weights, and a tokenizer from the dataset's text."""
     return run_step(journey, "scratch", dataset)

@@ -6,6 +6,6 @@ from tasks.running import run_step, stage_task
 
 
 @stage_task
-def template(journey: Journey, dataset: Handle, model: Handle | None) -> Handle:
+def template(journey: Journey, dataset: Handle | None, model: Handle | None) -> Handle:
     """Turn rows into tokens and labels, as the model will be served."""
     return run_step(journey, "template", dataset, model)

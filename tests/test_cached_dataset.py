@@ -174,3 +174,16 @@ def test_evaluation_without_the_rows_behind_is_refused(encoded: Path, tmp_path: 
             evaluate={},
             runtime={"store": str(tmp_path / "other")},
         )
+
+
+@pytest.mark.parametrize(("stages", "expected"), [({"template"}, "t"), ({"join"}, "j"), ((), None)])
+def test_a_flow_encodes_joins_or_takes_what_is_encoded(monkeypatch, stages, expected):
+    from flows import road
+
+    class Trip:
+        def has(self, stage: str) -> bool:
+            return stage in stages
+
+    monkeypatch.setattr(road, "template", lambda journey, dataset, model: "t")
+    monkeypatch.setattr(road, "join", lambda journey: "j")
+    assert road.encode(Trip(), None, None) == expected

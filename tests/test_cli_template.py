@@ -153,6 +153,7 @@ def test_show_refuses_with_where_and_what(swift, arguments, code, told):
 def test_words_and_places_that_do_not_exist_are_refused(swift):
     assert swift("lists")[0] == 2
     assert swift()[0] == 2
+    assert "neither rows nor a recipe" in swift("show", "--row", "1")[1]
     assert swift("--help")[0] == 0
     assert swift("show", "rows.jsonl", "--model", "nowhere")[0] == 5
     assert "llama3" in swift(*SHOW[:-1], "llama3_1")[1]

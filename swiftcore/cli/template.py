@@ -208,6 +208,7 @@ def _add_rows(parser: argparse.ArgumentParser) -> None:
 
 def _opened(parser: Parser, argv: Sequence[str], opener: Any) -> tuple[argparse.Namespace, Any]:
     """Take a leading recipe or rows file, our own options, and ms-swift's flags from the rest."""
+    parser.usage = f"{parser.prog} [RECIPE | ROWS] [options] [flags of swift sft]"
     place = argv[0] if argv and not argv[0].startswith("-") else None
     options, flags = parser.parse_known_args(argv[1:] if place else argv)
     if options.rows < 1:

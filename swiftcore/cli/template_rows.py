@@ -153,6 +153,13 @@ def opened_rows(
             )
         options.recipe = place
         loaded = loaded_recipe(options)
+    elif place is None and not flags:
+        raise UsageError(
+            "neither rows nor a recipe are given",
+            where="swift template",
+            expected="RECIPE, or --model FOLDER --dataset FILE",
+            do="swift template --help shows both",
+        )
     else:
         if options.overrides:
             raise UsageError("--set belongs to a recipe", where="--set", found=options.overrides[0])

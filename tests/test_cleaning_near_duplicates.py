@@ -212,19 +212,15 @@ def test_signature_is_the_same_in_every_process():
         "from swiftcore.data.cleaning.near_duplicates import signature\n"
         "print(signature('one two three four five six seven 你好').hex())"
     )
-    seen = set()
-    for seed in ("0", "7"):
-        environment = os.environ | {"PYTHONHASHSEED": seed}
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            cwd=REPO,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        seen.add(done.stdout.strip())
-    assert seen == {signature("one two three four five six seven 你好").hex()}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=REPO,
+        env=os.environ | {"PYTHONHASHSEED": "7"},  # this process has another
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == signature("one two three four five six seven 你好").hex()
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.2, 1.1])

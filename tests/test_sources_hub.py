@@ -63,7 +63,9 @@ def test_modelscope_pins_what_it_listed(hub):
 
 @pytest.mark.parametrize("name", ["hf", "ms"])
 def test_a_file_that_is_not_the_listed_one_is_thrown_away(hub, name, monkeypatch):
-    monkeypatch.setattr("modelscope_hub._download.time.sleep", lambda seconds: None)
+    # The library tries three times, with seconds in between.
+    control = "modelscope_hub._download_control._DownloadControl.sleep"
+    monkeypatch.setattr(control, lambda self, seconds: None)
     hub.altered = {"chat/train-1.jsonl"}
     with pytest.raises(DataError, match="not the one the hub lists"):
         fetch_hub(name, "org/set")

@@ -146,6 +146,7 @@ def test_what_is_not_there_is_said(s3):
 
 
 def test_a_server_that_is_away_is_worth_another_try(s3, monkeypatch):
+    monkeypatch.setattr("swiftcore.data.sources.download._WAITS_SECONDS", (0.01, 0.01, 0.01))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(TransientError):
         fetch_s3("s3://team/sets/b.jsonl")

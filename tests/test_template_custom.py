@@ -135,7 +135,7 @@ WRONG = {
     "base: chatml\n  auto_add_bos: true": ("mine.yaml:1: x.auto_add_bos", "add_bos"),
     "base: chatml\n  add_bos: 1": ("mine.yaml:1: x.add_bos", "true or false"),
     "base: chatml\n  stop_words: '#'": ("mine.yaml:1: x.stop_words", "a list of texts"),
-    "base: chatml\n  prompt: '{{QUERYS}}'": ("mine.yaml:1: x.prompt", "{{QUERY}}"),
+    "base: chatml\n  prompt: '{{QUER}}'": ("mine.yaml:1: x.prompt", "{{QUERY}}"),
     "base: chatml\n  prompt: hello": ("mine.yaml:1: x.prompt", "{{QUERY}}"),
     "base: chatml\n  system_round: middle": ("mine.yaml:1: x.system_round", "first or last"),
     "base: chatml\n  suffix: ''": ("mine.yaml:1: x.suffix", "text that ends an answer"),

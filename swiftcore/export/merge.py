@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from swiftcore.artifacts.digests import sha256_file
 from swiftcore.errors import GateRefused, UsageError
+from swiftcore.export.chat_template import complete_chat_files
 from swiftcore.export.folder import complete_folder, stored_dtype_name, weight_bytes
 from swiftcore.models.files import read_json, require_adapter_folder, require_model_folder
 from swiftcore.models.loading import is_quantized, load_adapted_model, load_model
@@ -27,7 +28,8 @@ class MergeReport:
     """How a merge came out.
 
     `max_logit_difference` is the largest |merged - adapter| over all logits of the samples, both in
-    float32, the merged model as read back from its folder.
+    float32, the merged model as read back from its folder. `chat_template` says where the one in
+    the folder came from.
     """
 
     max_logit_difference: float
@@ -35,6 +37,7 @@ class MergeReport:
     num_tokens: int
     dtype: str
     size_bytes: int
+    chat_template: str
 
 
 def merge_adapter(
@@ -90,6 +93,7 @@ def merge_adapter(
     with without_progress_bars():
         merged.save_pretrained(out_dir, max_shard_size=section.max_shard_size)
     complete_folder(out_dir, base_dir, adapter_dir)
+    chat_template = complete_chat_files(out_dir)
     del adapted, merged
     watch.update(3, 4, "comparing")
     reloaded = load_model(out_dir, dtype=torch.float32, device=device)
@@ -102,6 +106,7 @@ def merge_adapter(
         num_tokens=sum(map(len, sample_ids)),
         dtype=stored,
         size_bytes=weight_bytes(out_dir),
+        chat_template=chat_template,
     )
 
 

@@ -32,7 +32,8 @@ def _run(run: StageRun) -> Produced:
         device=run.runtime.resolved_device(),
         progress=run.progress,
     )
-    return Produced(metrics=_numbers(asdict(report)))
+    facts = {"chat_template": report.chat_template}
+    return Produced(metrics=_numbers(asdict(report)), facts=facts)
 
 
 def held_out_rows(encoded: Path, count: int) -> list[dict[str, Any]]:
@@ -65,4 +66,4 @@ def _numbers(fields: dict[str, Any]) -> dict[str, float]:
     }
 
 
-MERGE = Stage("merge", 1, _config, _run, needs_bytes=_needs_bytes)
+MERGE = Stage("merge", 2, _config, _run, needs_bytes=_needs_bytes)

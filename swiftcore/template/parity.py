@@ -2,8 +2,8 @@
 
 Two kinds of token lists are compared: prompts, as serving sends them, and whole conversations, as
 training sees them. Equal means the same ids, with two allowances that no model can notice: our
-answers are tokenised apart from their prompts, as they are generated, so the same text may be cut
-elsewhere at that border; and what follows the last stop token is never reached.
+answers are tokenised apart from what stands around them, as they are generated, so the same text
+may be cut elsewhere at that border; and what follows the last stop token is never reached.
 
 What can't be compared is counted, not passed over: rows that the other template refuses, rows whose
 text holds control tokens (ours keeps them as text, the other one obeys them), and conversations of
@@ -169,21 +169,21 @@ class _Comparison:
     def _is_same(self, ours: list[int], theirs: list[int], kind: Kind) -> bool:
         if ours == theirs:
             return True
-        if kind == "prompt":
-            return False
-        one, other = self._ours.decode(ours), self._ours.decode(theirs)
         controls = [token for token in ours if token in self._added]
         other_controls = [token for token in theirs if token in self._added]
-        # Beyond the stop token there is nothing that a model would read or write.
-        size = min(len(controls), len(other_controls))
+        one, other = self._ours.decode(ours), self._ours.decode(theirs)
+        if one == other:
+            return controls == other_controls
+        if kind == "prompt":
+            return False
         one, other = one.rstrip(), other.rstrip()
-        ends_alike = one == other
-        if not ends_alike:
-            short, long = sorted((one, other), key=len)
-            rest = long.removeprefix(short) if long.startswith(short) else None
-            stopped = any(short.endswith(word) for word in self._ours.stop_words)
-            ends_alike = rest is not None and stopped and self._theirs.is_only_special(rest)
-        return ends_alike and controls[:size] == other_controls[:size]
+        short, long = sorted((one, other), key=len)
+        stopped = any(short.endswith(word) for word in self._ours.stop_words)
+        if not long.startswith(short) or not stopped:
+            return False
+        size = min(len(controls), len(other_controls))
+        is_end = self._theirs.is_only_special(long[len(short) :])
+        return is_end and controls[:size] == other_controls[:size]
 
 
 class _HoldsTokens(Exception):

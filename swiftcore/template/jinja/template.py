@@ -161,6 +161,8 @@ class JinjaTemplate(Template):
 
     def holds_tokens(self, conversation: Conversation) -> bool:
         """Say whether control tokens in the conversation's texts are kept as text."""
+        if self.options.allow_control_tokens:
+            return False
         held: list[str] = []
         self._messages(conversation, partial(self._hold, held))
         rewrite_tools(conversation.tools, partial(self._hold, held))

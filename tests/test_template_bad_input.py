@@ -390,7 +390,7 @@ def test_no_control_token_of_the_data_survives_and_decoding_gives_the_text(name,
     special = [token.content for token in added.values() if token.special]
 
     @settings(
-        max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+        max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
     )
     @given(conversations(tokens))
     def check(row):

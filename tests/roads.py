@@ -68,7 +68,7 @@ def tiny_recipes(
                 "val_dataset": [str(files["val"])],
                 "test_dataset": [str(files["test"])],
             },
-            "template": {"template": "qwen2_5", "agent_template": "hermes"},
+            "template": {"template": "chatml", "agent_template": "hermes"},
             "tuner": {"train_type": "lora", "lora_rank": 4},
             "train": _train("sft", max_steps),
             "merge": {},

@@ -25,7 +25,7 @@ class ToyTemplate:
         )
         return SimpleNamespace(input_ids=self._tokenizer.encode(text + "<|im_start|>assistant\n"))
 
-    def parse_tool_calls(self, text):
+    def parse_tool_calls(self, text, tools):
         return SimpleNamespace(calls=[], text=text)
 
 

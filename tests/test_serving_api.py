@@ -135,7 +135,7 @@ def calling(served, monkeypatch):
     """Make every answer one that calls a tool."""
     call = SimpleNamespace(name="weather", arguments={"city": "Köln"})
     parsed = SimpleNamespace(calls=[call], text="I look. ")
-    monkeypatch.setattr(served[1].template, "parse_tool_calls", lambda _: parsed)
+    monkeypatch.setattr(served[1].template, "parse_tool_calls", lambda *_: parsed)
 
 
 def test_tool_calls_are_answered_whole_and_streamed(client, served, calling):

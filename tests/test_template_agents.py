@@ -11,6 +11,8 @@ from template_fixtures import TOOLS, chat, labelled_text, small_tokenizer
 from tokenizers import AddedToken
 
 from swiftcore.errors import DataError, UsageError
+from swiftcore.serving.chat import read_answer
+from swiftcore.serving.protocol import ChatRequest
 from swiftcore.template import ToolCall, get_template, list_agent_templates, parse_tool_calls
 from swiftcore.template.agents import find_agent_template
 from swiftcore.template.agents.base import CallPlace
@@ -219,6 +221,15 @@ def test_without_a_schema_a_text_that_is_json_is_read_as_its_value(agent):
         assert find_agent_template(agent).parse(answer).calls == [ToolCall("f", {"a": value})]
         typed = find_agent_template(agent).parse(answer, [tool("f", {"a": ""})])
         assert typed.calls == [ToolCall("f", {"a": text})]
+
+
+def test_a_server_reads_calls_with_the_requests_schemas():
+    spec = tool("f", {"a": "text"})
+    asked = ChatRequest.model_validate({"model": "m", "messages": chat("q"), "tools": [spec]})
+    template = template_of("qwen3_coder")
+    text = written("qwen3_coder", [("f", {"a": "21"})])
+    answer = read_answer(template, text, asked.callable_tools)
+    assert answer.tool_calls[0]["function"]["arguments"] == '{"a": "21"}'
 
 
 def test_a_schema_with_several_types_decides_too():

@@ -143,16 +143,14 @@ class _Answering:
 
     async def chat(self, request: Request, asked: ChatRequest, prompt: Prompt) -> Response:
         reply = Reply(asked.model, chat=True, fingerprint=self._service.fingerprint)
-        with_tools = asked.wants_tool_calls
+        tools = asked.callable_tools
         template = self._service.template
         if asked.stream:
-            writer = _ChatWriter(template, with_tools)
+            writer = _ChatWriter(template, tools)
             return self._stream(asked, reply, [prompt], writer.opening, writer.choices)
         completions = await self._complete(request, [prompt])
         choices = [
-            chat_choice(
-                i, read_answer(template, done.text, with_tools=with_tools), done.finish_reason
-            )
+            chat_choice(i, read_answer(template, done.text, tools), done.finish_reason)
             for i, done in enumerate(completions)
         ]
         counts = usage(len(prompt.tokens), completions)
@@ -227,21 +225,21 @@ class _ChatWriter:
     part of it is text and which part a call.
     """
 
-    def __init__(self, template: Any, with_tools: bool) -> None:
+    def __init__(self, template: Any, tools: list[Any]) -> None:
         self._template = template
-        self._with_tools = with_tools
+        self._tools = tools
 
     def opening(self, index: int) -> list[dict[str, Any]]:
         return [chat_delta(index, {"role": "assistant", "content": ""})]
 
     def choices(self, index: int, delta: Delta) -> list[dict[str, Any]]:
         done = delta.completion
-        if not self._with_tools:
+        if not self._tools:
             pieces = [chat_delta(index, {"content": delta.text})] if delta.text else []
             return pieces + ([chat_delta(index, {}, done.finish_reason)] if done else [])
         if done is None:
             return []
-        answer = read_answer(self._template, done.text, with_tools=True)
+        answer = read_answer(self._template, done.text, self._tools)
         pieces = [chat_delta(index, {"content": answer.content})] if answer.content else []
         for position, call in enumerate(answer.tool_calls):
             pieces.append(chat_delta(index, {"tool_calls": [{"index": position, **call}]}))

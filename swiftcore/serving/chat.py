@@ -50,11 +50,11 @@ def encode_chat(template: "Template", row: dict[str, Any]) -> list[int]:
     return encoded.input_ids
 
 
-def read_answer(template: "Template", text: str, *, with_tools: bool) -> ChatAnswer:
+def read_answer(template: "Template", text: str, tools: list[Any]) -> ChatAnswer:
     """Split an answer into text and OpenAI tool calls; without tools it is all text."""
-    if not with_tools:
+    if not tools:
         return ChatAnswer(text, [])
-    parsed = template.parse_tool_calls(text)
+    parsed = template.parse_tool_calls(text, tools)
     if not parsed.calls:
         return ChatAnswer(text, [])
     tool_calls = [

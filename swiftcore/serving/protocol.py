@@ -175,6 +175,12 @@ class ChatRequest(GenerationRequest):
         """Whether calls are to be taken out of the answer."""
         return bool(self.tools) and self.tool_choice != "none" and not self.raw
 
+    @property
+    def callable_tools(self) -> list[dict[str, Any]]:
+        """The definitions of what an answer may call, for the parser of calls."""
+        tools = self.tools if self.wants_tool_calls else None
+        return [tool.model_dump(exclude_none=True) for tool in tools or ()]
+
     def row(self) -> dict[str, Any]:
         """Return the conversation as a standard row, as training rows are written.
 

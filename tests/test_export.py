@@ -10,9 +10,10 @@ from training_setup import counting_rows, folder_bytes, tiny_base
 
 from swiftcore.errors import GateRefused, ModelMissing, UsageError
 from swiftcore.export import merge_adapter, quantize_model
-from swiftcore.models import load_adapted_model, load_model, model_facts
+from swiftcore.models import load_adapted_model, load_model, load_tokenizer, model_facts
 from swiftcore.models.files import write_json
 from swiftcore.recipe import MergeSection, QuantizeSection, TunerSection
+from swiftcore.template import get_template, write_template_settings
 from swiftcore.training.outputs import base_record
 from swiftcore.tuners import prepare_model
 
@@ -31,7 +32,7 @@ def make_adapter(base: Path, folder: Path, **section) -> Path:
                 p.add_(torch.randn_like(p) * 0.05)
     model.save_pretrained(folder)
     write_json(folder / "base_model.json", base_record(base))
-    (folder / "swift_template.json").write_text('{"template": "qwen2_5"}')
+    write_template_settings(folder, get_template("qwen2_5", load_tokenizer(base)).settings)
     return folder
 
 
@@ -81,6 +82,7 @@ def test_merging_twice_gives_equal_bytes_and_a_complete_folder(base, adapter, tm
         "swift_template.json", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
     assert json.loads((tmp_path / "a/swift_template.json").read_text())["template"] == "qwen2_5"
+    assert "You are Qwen" in (tmp_path / "a/chat_template.jinja").read_text()  # the family's
     assert str(tmp_path).encode() not in b"".join(folder_bytes(tmp_path / "a").values())
 
 

@@ -1,6 +1,6 @@
 """Text on its way to tokens: who wrote it, and how much it weighs in the loss."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
@@ -77,33 +77,6 @@ class Piece:
         else:
             self.text = "".join([span.text for span in spans])
             self.is_template = all(span.author is Author.TEMPLATE for span in spans)
-
-
-def fill(text: str, values: dict[str, list[Span]]) -> list[Span]:
-    """Cut a template text at its placeholders and put the given spans there."""
-    if len(values) == 1:
-        ((placeholder, inserted),) = values.items()
-        before, found, after = text.partition(placeholder)
-        if found and placeholder not in after:
-            spans = [Span(before), *inserted, Span(after)]
-            return [span for span in spans if span.text or span.ids]
-    spans = [Span(text)]
-    for placeholder, inserted in values.items():
-        spans = list(_fill_one(spans, placeholder, inserted))
-    return [span for span in spans if span.text or span.ids]
-
-
-def _fill_one(spans: list[Span], placeholder: str, inserted: list[Span]) -> Iterator[Span]:
-    for span in spans:
-        # Text that was put in already may contain "{{QUERY}}" as ordinary words.
-        if span.author is not Author.TEMPLATE or placeholder not in span.text:
-            yield span
-            continue
-        before, *rest = span.text.split(placeholder)
-        yield Span(before)
-        for text in rest:
-            yield from inserted
-            yield Span(text)
 
 
 def weigh(spans: Iterable[Span], weight: float) -> list[Span]:

@@ -178,3 +178,14 @@ def test_thinking_controls_are_compared_too(thinking, expected, tmp_path):
     tokenizer.chat_template = path.read_text(encoding="utf-8")
     template = get_template("qwen3", tokenizer, **thinking)
     assert parity_report(template, tokenizer, ROWS)["prompt"]["equal"] == expected
+
+
+def test_answers_that_are_not_trained_are_in_the_report(tmp_path):
+    source = QWEN2_5_LIKE.replace(
+        "message.content + '<|im_end|>",
+        "(message.content if loop.last or message.role == 'user' else '') + '<|im_end|>",
+    )
+    encode(tmp_path, source, template="jinja")
+    report = json.loads((tmp_path / "run0" / "out" / "report.json").read_text())
+    reason = "it writes an answer differently once the conversation goes on"
+    assert report["splits"]["train"]["untrained_answers"] == {reason: 1}

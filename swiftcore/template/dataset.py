@@ -40,6 +40,7 @@ class SplitReport:
     drops: dict[str, int] = field(default_factory=dict)
     control_tokens_as_text: int = 0
     control_tokens_parsed: int = 0
+    untrained_answers: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,9 @@ class EncodeReport:
         if not self.settings.get("allow_control_tokens"):
             for fields in splits.values():
                 del fields["control_tokens_parsed"]
+        for fields in splits.values():
+            if not fields["untrained_answers"]:  # only chat templates without registration have any
+                del fields["untrained_answers"]
         return {
             "settings": self.settings,
             "splits": splits,
@@ -265,6 +269,7 @@ class _SplitEncoder:
     def _here(self) -> Iterator[tuple[int, TokenizedRow | Drop]]:
         pieces = self._template.pieces
         kept, parsed = pieces.num_kept_as_text, pieces.num_parsed_in_data
+        before = self._template.untrained.copy()
         encoder = RowEncoder(self._template)
         for number, (index, outcome) in enumerate(
             encoder.encode(self.rows.batches(BATCH_ROWS), start=0), start=1
@@ -275,11 +280,17 @@ class _SplitEncoder:
         self._tell(len(self.rows))
         self.report.control_tokens_as_text = pieces.num_kept_as_text - kept
         self.report.control_tokens_parsed = pieces.num_parsed_in_data - parsed
+        self._count_untrained(self._template.untrained - before)
+
+    def _count_untrained(self, found: Counter[str]) -> None:
+        counts = Counter(self.report.untrained_answers) + found
+        self.report.untrained_answers = dict(sorted(counts.items()))
 
     def _in_blocks(self) -> Iterator[tuple[int, TokenizedRow | Drop]]:
         for block in self._pool.map(encode_task, self._tasks()):
             self.report.control_tokens_as_text += block.kept_as_text
             self.report.control_tokens_parsed += block.parsed_in_data
+            self._count_untrained(block.untrained)
             yield from block.outcomes()
             self._tell(block.stop)
 

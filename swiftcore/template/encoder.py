@@ -8,6 +8,7 @@ however many there are.
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -175,12 +176,14 @@ class EncodedBlock:
         stop: index after the last row.
         kept_as_text: control tokens in the data that stayed text.
         parsed_in_data: control tokens in the data that became control tokens.
+        untrained: answers that rows wanted trained and that are not, by reason.
         drops: dropped rows by index.
     """
 
     stop: int = 0
     kept_as_text: int = 0
     parsed_in_data: int = 0
+    untrained: Counter[str] = field(default_factory=Counter)
     drops: list[tuple[int, Drop]] = field(default_factory=list)
     _rows: array = field(default_factory=lambda: array("q"))
     _lengths: array = field(default_factory=lambda: array("q"))
@@ -228,6 +231,7 @@ def encode_task(task: EncodeTask) -> EncodedBlock:
     template = _template_of(task.settings, task.today, task.tokenizer_dir)
     pieces = template.pieces
     kept, parsed = pieces.num_kept_as_text, pieces.num_parsed_in_data
+    untrained = template.untrained.copy()
     rows = SplitRows(task.dataset_dir, task.split)
     block = EncodedBlock()
     batches = rows.batches(BATCH_ROWS, row_groups=[task.row_group])
@@ -239,6 +243,7 @@ def encode_task(task: EncodeTask) -> EncodedBlock:
         block.stop = index + 1
     block.kept_as_text = pieces.num_kept_as_text - kept
     block.parsed_in_data = pieces.num_parsed_in_data - parsed
+    block.untrained = template.untrained - untrained
     return block
 
 

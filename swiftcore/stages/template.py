@@ -53,4 +53,4 @@ def _run(run: StageRun) -> Produced:
     return Produced(metrics=report.metrics(), facts={"template": report.settings})
 
 
-TEMPLATE = Stage("template", 1, _config, _run)
+TEMPLATE = Stage("template", 2, _config, _run, measured=("card.html",))

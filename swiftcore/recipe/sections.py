@@ -353,6 +353,9 @@ class TrainSection(Section):
         default=None,
         description="binpack: best fit over all rows, the default; sequential: in their order",
     )
+    fold_lora: bool = Field(
+        default=True, description="compute LoRA and its frozen layer as one product where possible"
+    )
     loss_normalization: Literal["tokens", "weights"] = Field(
         default="tokens",
         description="divide a step's weighted loss by its label tokens, or by the sum of weights",

@@ -64,7 +64,7 @@ def _train(job: TrainJob, files: Workspace, stop: StopRequest) -> TrainResult:
     model, pad_id = _prepared_model(job)
     use_cache = model.config.use_cache
     _stop_if_asked(stop, None)
-    notes = _side_by_side(model, batches)
+    notes = [*_folded(model, job), *_side_by_side(model, batches)]
     trainer = SwiftTrainer(
         model,
         args,
@@ -146,6 +146,14 @@ def _in_stored_type(model: Any, job: TrainJob) -> Any:
     if job.tuner.train_type == "full" and job.torch_dtype is not None:
         return model.to(getattr(torch, job.torch_dtype))
     return model
+
+
+def _folded(model: Any, job: TrainJob) -> list[str]:
+    if job.tuner.train_type != "lora" or not job.train.fold_lora:
+        return []
+    from swiftcore.tuners import fold_lora
+
+    return [fold_lora(model).describe()]
 
 
 def _side_by_side(model: Any, batches: Any) -> list[str]:

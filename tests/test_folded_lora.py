@@ -231,5 +231,7 @@ def test_a_run_says_so_and_can_do_without(tmp_path):
     exact = {"tuner": {"lora_dropout": 0.0}, "max_steps": 1}
     result = run_training(make_job(tmp_path / "on", base, encoded, **exact))
     assert "LoRA folded into one product in 14 layers" in result.notes
+    said = "logits of label tokens alone, a chunk at a time, gradient in the forward"
+    assert said in result.notes
     off = make_job(tmp_path / "off", base, encoded, **exact, fold_lora=False)
     assert worker._folded(adapted(), off) == []

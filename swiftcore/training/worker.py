@@ -73,6 +73,7 @@ def _train(job: TrainJob, files: Workspace, stop: StopRequest) -> TrainResult:
         pad_id=pad_id,
         stop=stop,
     )
+    notes.append(trainer.head.describe())
     found = _checkpoint(job, files, notes)
     begun = {
         "pid": os.getpid(),

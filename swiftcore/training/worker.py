@@ -64,7 +64,9 @@ def _train(job: TrainJob, files: Workspace, stop: StopRequest) -> TrainResult:
     model, pad_id = _prepared_model(job)
     use_cache = model.config.use_cache
     _stop_if_asked(stop, None)
-    notes = [*_folded(model, job), *_side_by_side(model, batches)]
+    # Folded first, so that what is shown of rows side by side is shown of the model that trains.
+    folding = _folded(model, job)
+    notes = [*_side_by_side(model, batches), *folding]
     trainer = SwiftTrainer(
         model,
         args,

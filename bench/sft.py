@@ -10,7 +10,9 @@ Every variant trains in a process of its own, one after the other, round after r
 as one would write it (rows padded, logits of all tokens), and the training process of the `train`
 stage with its tricks, and with one of them off each. CPU seconds are those between optimizer steps
 (the first two are dropped), the ratio is that of medians within a round, memory the peak of the
-process. `bfloat16` has to be asked for: processors without it emulate it, slowly. Data come from ../shared, or from --rows and --tokenizer.
+process. `bfloat16` has to be asked for: processors without it emulate it, slowly.
+
+Data come from ../shared, or from --rows and --tokenizer.
 """
 
 import argparse

@@ -63,7 +63,9 @@ def test_loss_falls_and_the_numbers_agree(finished):
     assert metrics["label_tokens"] == 4 * sum(length - 2 for length in lengths)
     assert 0 < metrics["trainable_parameters"] < metrics["total_parameters"]
     assert result.resumed_from is None
-    assert result.notes == []
+    folding, head = result.notes
+    assert folding.startswith("LoRA folded into one product in 0 layers; left to peft: 14 with dro")
+    assert head == "logits of label tokens alone, a chunk at a time, gradient in the forward"
     lines = read_lines(result.history)
     assert lines == listener.lines
     assert [line["step"] for line in lines if "loss" in line] == [1, 3, 6, 9, 12, 15, 18, 20]

@@ -353,6 +353,12 @@ class TrainSection(Section):
         default=None,
         description="binpack: best fit over all rows, the default; sequential: in their order",
     )
+    fold_lora: bool = Field(
+        default=True, description="compute LoRA and its frozen layer as one product where possible"
+    )
+    label_logits: bool = Field(
+        default=True, description="compute logits of label tokens alone, a chunk at a time"
+    )
     loss_normalization: Literal["tokens", "weights"] = Field(
         default="tokens",
         description="divide a step's weighted loss by its label tokens, or by the sum of weights",

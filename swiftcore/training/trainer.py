@@ -52,7 +52,7 @@ class SwiftTrainer(Trainer):
         pad_id: int,
         stop: StopRequest,
     ) -> None:
-        install_label_loss(model)
+        self.head = install_label_loss(model, job.train.label_logits)
         self.tally = Tally()
         self._job = job
         self._batches = batches

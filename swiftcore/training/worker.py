@@ -64,7 +64,9 @@ def _train(job: TrainJob, files: Workspace, stop: StopRequest) -> TrainResult:
     model, pad_id = _prepared_model(job)
     use_cache = model.config.use_cache
     _stop_if_asked(stop, None)
-    notes = _side_by_side(model, batches)
+    # Folded first, so that what is shown of rows side by side is shown of the model that trains.
+    folding = _folded(model, job)
+    notes = [*_side_by_side(model, batches), *folding]
     trainer = SwiftTrainer(
         model,
         args,
@@ -73,6 +75,7 @@ def _train(job: TrainJob, files: Workspace, stop: StopRequest) -> TrainResult:
         pad_id=pad_id,
         stop=stop,
     )
+    notes.append(trainer.head.describe())
     found = _checkpoint(job, files, notes)
     begun = {
         "pid": os.getpid(),
@@ -146,6 +149,14 @@ def _in_stored_type(model: Any, job: TrainJob) -> Any:
     if job.tuner.train_type == "full" and job.torch_dtype is not None:
         return model.to(getattr(torch, job.torch_dtype))
     return model
+
+
+def _folded(model: Any, job: TrainJob) -> list[str]:
+    if job.tuner.train_type != "lora" or not job.train.fold_lora:
+        return []
+    from swiftcore.tuners import fold_lora
+
+    return [fold_lora(model).describe()]
 
 
 def _side_by_side(model: Any, batches: Any) -> list[str]:

@@ -36,4 +36,4 @@ def _run(run: StageRun) -> Produced:
     return Produced(result.metrics, facts={"notes": result.notes}, resumed_from=resumed)
 
 
-TRAIN = Stage("train", 1, _config, _run, measured=("metrics.jsonl", "train.log", "summary.json"))
+TRAIN = Stage("train", 2, _config, _run, measured=("metrics.jsonl", "train.log", "summary.json"))

@@ -1,21 +1,30 @@
 """Every tuner by its name: it trains, its folder comes back the same, and it merges or says no."""
 
 import re
+import shutil
 from types import SimpleNamespace
 from typing import get_args
 
 import pytest
 import torch
 from torch import nn
-from training_setup import counting_rows, tiny_base
+from training_setup import counting_rows, folder_bytes, make_job, tiny_base, write_encoded
 
 from swiftcore.errors import UsageError
 from swiftcore.export import merge_adapter
 from swiftcore.models import load_model, load_tokenizer
+from swiftcore.models.files import read_json
 from swiftcore.recipe import MergeSection, TunerSection
 from swiftcore.recipe.sections import TrainType
 from swiftcore.template import get_template, write_template_settings
-from swiftcore.tuners import count_parameters, load_adapter, prepare_model, save_adapter
+from swiftcore.training import run_training
+from swiftcore.tuners import (
+    count_parameters,
+    load_adapter,
+    merge_tuner,
+    prepare_model,
+    save_adapter,
+)
 from swiftcore.tuners.adalora import RankBudget
 from swiftcore.tuners.kinds import KINDS
 
@@ -62,6 +71,11 @@ def base(tmp_path_factory):
     return tiny_base(tmp_path_factory.mktemp("kinds") / "base", tie_word_embeddings=False)
 
 
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory):
+    return tiny_base(tmp_path_factory.mktemp("kinds") / "tied", tie_word_embeddings=True)
+
+
 def logits(model) -> torch.Tensor:
     with torch.no_grad():
         return model.eval()(IDS).logits
@@ -86,7 +100,9 @@ def test_the_table_names_what_a_recipe_accepts():
 
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=lambda s: "-".join(str(v) for v in s.values()))
-def test_a_tuner_trains_saves_reloads_and_merges(base, tmp_path, settings):
+def test_a_tuner_trains_saves_reloads_and_merges(base, tied, tmp_path, settings):
+    # A weight that two modules share is the harder case where both get an update.
+    base = tied if "all-embedding" in settings.get("target_modules", []) else base
     section = TunerSection(**settings)
     before = logits(load_model(base))
     torch.manual_seed(0)
@@ -201,6 +217,37 @@ def test_an_adapter_adds_what_its_bottleneck_makes_of_the_feed_forward_part(base
     torch.testing.assert_close(part(x), plain + inner @ part.adapter.up.weight.T)
 
 
+def test_an_update_of_expert_parameters_folds_into_them(tmp_path):
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    config = Qwen3MoeConfig(
+        vocab_size=64,
+        hidden_size=32,
+        moe_intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        num_experts=4,
+        num_experts_per_tok=2,
+    )
+    Qwen3MoeForCausalLM(config).save_pretrained(tmp_path / "moe")
+    section = TunerSection(
+        target_modules=["q_proj"],
+        target_parameters=["experts.gate_up_proj", "experts.down_proj"],
+        lora_dropout=0.0,
+    )
+    model = prepare_model(load_model(tmp_path / "moe"), section)
+    # Each of 4 experts: 32 to 32 and 16 to 32; the query matrix: 32 to 32.
+    assert count_parameters(model).trainable == 2 * 8 * (4 * (64 + 48) + 64)
+    learn(model)
+    trained = logits(model)
+    save_adapter(model, tmp_path / "adapter")
+    reloaded = load_adapter(tmp_path / "moe", tmp_path / "adapter")
+    torch.testing.assert_close(logits(reloaded), trained, rtol=0, atol=1e-5)
+    torch.testing.assert_close(logits(merge_tuner(reloaded)), trained, rtol=0, atol=1e-5)
+
+
 def test_pissa_starts_with_the_largest_singular_vectors(base):
     section = TunerSection(init_weights="pissa", lora_rank=4, lora_alpha=8)
     weight = load_model(base).model.layers[0].mlp.up_proj.weight
@@ -287,3 +334,32 @@ def test_a_tuner_of_ours_on_another_base_is_refused(base, tmp_path):
     other = tiny_base(tmp_path / "other", num_hidden_layers=3)
     with pytest.raises(UsageError, match="does not fit this base"):
         load_adapter(other, tmp_path / "adapter")
+
+
+@pytest.mark.road
+@pytest.mark.parametrize(
+    "tuner",
+    [
+        {"train_type": "adalora", "adalora_target_r": 4, "adalora_tfinal": 6},
+        {"train_type": "llamapro", "llamapro_num_new_blocks": 1},
+    ],
+    ids=["adalora", "llamapro"],
+)
+def test_a_stopped_run_ends_with_the_bytes_of_a_whole_one(tmp_path, tuner):
+    rows = counting_rows(12)
+    base = tiny_base(tmp_path / "base")
+    encoded = write_encoded(tmp_path / "encoded", rows)
+    whole, stopped = (
+        make_job(tmp_path / name, base, encoded, tuner=tuner, save_steps=4, learning_rate=1e-3)
+        for name in ("whole", "stopped")
+    )
+    metrics = run_training(whole).metrics
+    assert metrics["last_loss"] < metrics["first_loss"]
+    # What a kill after step 8 of 12 leaves.
+    shutil.copytree(whole.work_dir, stopped.work_dir)
+    shutil.rmtree(stopped.work_dir / "checkpoints/checkpoint-12")
+    assert run_training(stopped).resumed_from == 8
+    assert folder_bytes(stopped.out_dir) == folder_bytes(whole.out_dir)
+    config = read_json(whole.out_dir / "adapter_config.json")
+    assert config["base_model_name_or_path"] == "base"
+    assert load_adapter(base, whole.out_dir) is not None

@@ -47,4 +47,16 @@ def merge_tuner(adapted: Any) -> Any:
     Raises:
         UsageError: the tuner can't be folded into weights.
     """
-    return merge_own(adapted) if is_own(adapted) else adapted.merge_and_unload(safe_merge=True)
+    if is_own(adapted):
+        return merge_own(adapted)
+    _drop_second_update(adapted)
+    return adapted.merge_and_unload(safe_merge=True)
+
+
+def _drop_second_update(adapted: Any) -> None:
+    """Keep one update of a weight that embedding and output head share; peft would add it twice."""
+    base = adapted.get_base_model()
+    parts = base.get_input_embeddings(), base.get_output_embeddings()
+    first, second = (getattr(part, "base_layer", None) for part in parts)
+    if second is not None and first is not None and first.weight is second.weight:
+        base.set_output_embeddings(second)

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
 
@@ -48,6 +49,8 @@ VARIANTS = [
     {"init_weights": "pissa_niter_4"},
     {"init_weights": "olora"},
     {"init_weights": "orthogonal"},
+    {"init_weights": "lora-ga", "lora_rank": 4},
+    {"init_weights": "eva", "lora_rank": 4},
     {"train_type": "bone", "init_weights": "bat"},
     {"train_type": "adapter", "modules_to_save": ["norm"]},
     {"train_type": "llamapro", "llamapro_num_new_blocks": 4, "llamapro_num_groups": 2},
@@ -95,8 +98,11 @@ def learn(model, steps: int = 5) -> list[float]:
 
 def test_the_table_names_what_a_recipe_accepts():
     assert set(KINDS) == set(get_args(TrainType))
+    page = (Path(__file__).parents[1] / "docs/tuners.md").read_text()
     for kind in KINDS.values():
         assert set(kind.settings) <= set(TunerSection.model_fields)
+        merges = {"model": "is whole"}.get(kind.home, "yes" if kind.merges else "no")
+        assert f"| `{kind.name}` | {kind.trains} | {merges} |" in page
 
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=lambda s: "-".join(str(v) for v in s.values()))
@@ -106,7 +112,7 @@ def test_a_tuner_trains_saves_reloads_and_merges(base, tied, tmp_path, settings)
     section = TunerSection(**settings)
     before = logits(load_model(base))
     torch.manual_seed(0)
-    model = prepare_model(load_model(base), section, total_steps=50)
+    model = prepare_model(load_model(base), section, total_steps=50, rows=counting_rows(8))
     losses = learn(model)
     assert losses[-1] < losses[0]
     trained = logits(model)
@@ -313,6 +319,7 @@ def test_adalora_cuts_to_its_target_and_goes_on_after_a_stop(base, tmp_path, tfi
         ({"train_type": "hra", "peft_args": {"aply_GS": True}}, "no such setting"),
         ({"lora_rank": 65}, "larger than every matrix"),
         ({"init_weights": "pissa", "use_dora": True}, "DoRA's norms"),
+        ({"init_weights": "lora-ga"}, "looks at training rows"),
         ({"target_parameters": ["experts.down_proj"], "lora_dropout": 0}, "no such parameter"),
         ({"target_parameters": ["mlp.up_proj.weight"]}, "can't have these"),
     ],
@@ -322,7 +329,7 @@ def test_what_a_tuner_cannot_do_is_said_before_training(base, settings, words):
         prepare_model(load_model(base), TunerSection(**settings))
 
 
-@pytest.mark.parametrize("start", ["loftq", "eva", "lora-ga", "pisa", "bat"])
+@pytest.mark.parametrize("start", ["loftq", "pisa", "bat"])
 def test_starts_that_do_not_work_are_refused_by_name(start):
     with pytest.raises(ValueError, match=f"init_weights '{start}'"):
         TunerSection(init_weights=start)

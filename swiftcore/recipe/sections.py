@@ -18,11 +18,10 @@ TrainType = Literal[
     "shira", "ln_tuning", "llamapro", "adapter",
 ]  # fmt: skip
 # Starts of LoRA's A and B; bat belongs to bone and miss.
-_STARTS = re.compile(r"true|false|gaussian|orthogonal|pissa|pissa_niter_[1-9]\d*|olora|bat")
+_STARTS = ("true", "false", "gaussian", "orthogonal", "pissa", "olora", "lora-ga", "eva", "bat")
+_PISSA_ITERATIONS = re.compile(r"pissa_niter_[1-9]\d*")
 _REFUSED_STARTS = {
     "loftq": "peft's LoftQ needs a CUDA device and bitsandbytes",
-    "eva": "it reads training data before the first step, which is not built yet",
-    "lora-ga": "it reads training data before the first step, which is not built yet",
 }
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
@@ -294,7 +293,7 @@ class TunerSection(Section):
     init_weights: str = Field(
         default="true",
         description="start of lora: true, false, gaussian, orthogonal, pissa, pissa_niter_[n], "
-        "olora; of bone and miss: true, false, bat",
+        "olora, lora-ga, eva; of bone and miss: true, false, bat",
     )
     lora_rank: int = Field(default=8, ge=1, description="rank r of the LoRA update")
     lora_alpha: int = Field(default=32, ge=1, description="LoRA scale; the update is alpha/r * B A")
@@ -302,6 +301,20 @@ class TunerSection(Section):
         default=0.05, ge=0, lt=1, description="dropout before the LoRA matrices"
     )
     lora_bias: Literal["none", "all"] = Field(default="none", description="also train biases")
+    lora_ga_batch_size: int = Field(
+        default=2, ge=1, description="rows a step of the gradient estimate"
+    )
+    lora_ga_iters: int = Field(default=2, ge=1, description="steps of the gradient estimate")
+    lora_ga_max_length: int = Field(
+        default=1024, ge=2, description="longest row of the gradient estimate, in tokens"
+    )
+    lora_ga_direction: Literal["ArBr", "A2rBr", "ArB2r", "random"] = Field(
+        default="ArB2r", description="which singular vectors of the gradient start A and B"
+    )
+    lora_ga_scale: Literal["gd", "unit", "stable", "weightS"] = Field(
+        default="stable", description="scaling of the start"
+    )
+    lora_ga_stable_gamma: int = Field(default=16, ge=1, description="gamma of the stable scaling")
     use_rslora: bool = Field(default=False, description="scale by alpha/sqrt(r)")
     use_dora: bool = Field(default=False, description="train magnitude and direction apart")
     adalora_target_r: int = Field(default=8, ge=1, description="average rank at the end")
@@ -356,8 +369,8 @@ class TunerSection(Section):
 
     @model_validator(mode="after")
     def _known_start(self) -> "TunerSection":
-        if not _STARTS.fullmatch(self.init_weights):
-            known = "true, false, gaussian, orthogonal, pissa, pissa_niter_[n], olora, bat"
+        if self.init_weights not in _STARTS and not _PISSA_ITERATIONS.fullmatch(self.init_weights):
+            known = ", ".join([*_STARTS, "pissa_niter_[n]"])
             why = _REFUSED_STARTS.get(self.init_weights)
             raise ValueError(
                 f"init_weights {self.init_weights!r} "

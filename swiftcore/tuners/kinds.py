@@ -61,6 +61,12 @@ _ALL = (
         "use_dora",
         "init_weights",
         "target_parameters",
+        "lora_ga_batch_size",
+        "lora_ga_iters",
+        "lora_ga_max_length",
+        "lora_ga_direction",
+        "lora_ga_scale",
+        "lora_ga_stable_gamma",
     ),
     _peft(
         "adalora",

@@ -1,4 +1,4 @@
-"""LoRA starts that change the base: PiSSA and OLoRA take from it what A and B start with.
+"""LoRA starts that change the base: PiSSA, OLoRA and LoRA-GA take out of it what A and B start as.
 
 Training then sees W - s B0 A0 + s B A. An adapter of B and A alone would need that changed base
 again, so what is saved is the difference to the start, B A - B0 A0, as one LoRA of twice the rank
@@ -22,7 +22,9 @@ _START = "swift_start"
 
 def changes_base(section: TunerSection) -> bool:
     """Tell whether the start of this tuner subtracts something from the base's weights."""
-    return section.train_type == "lora" and section.init_weights.startswith(("pissa", "olora"))
+    return section.train_type == "lora" and section.init_weights.startswith(
+        ("pissa", "olora", "lora-ga")
+    )
 
 
 def remember_start(adapted: Any) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from swiftcore.errors import UsageError
 from swiftcore.recipe.sections import TunerSection
-from swiftcore.tuners import targets
+from swiftcore.tuners import data_starts, targets
 from swiftcore.tuners.freezing import compile_regex
 from swiftcore.tuners.mutated import changes_base, remember_start
 
@@ -40,6 +40,11 @@ def _lora(section: TunerSection, total_steps: int) -> _Settings:
         "use_rslora": section.use_rslora,
         "use_dora": section.use_dora,
         "init_lora_weights": _start(section.init_weights),
+        "lora_ga_config": (
+            data_starts.gradient_config(section)
+            if section.init_weights == data_starts.GRADIENTS
+            else None
+        ),
     }
 
 
@@ -146,13 +151,16 @@ _SETTINGS: dict[str, Callable[..., _Settings]] = {
 }
 
 
-def add_peft(model: nn.Module, section: TunerSection, total_steps: int) -> nn.Module:
+def add_peft(
+    model: nn.Module, section: TunerSection, total_steps: int, rows: data_starts.Rows | None = None
+) -> nn.Module:
     """Return the model wrapped by peft with a fresh tuner, its weights kept in float32.
 
     Args:
         model: the base; wrapped, and changed in place.
         section: the tuner's settings.
         total_steps: optimizer steps of the run, by which AdaLoRA plans its ranks.
+        rows: training rows, which some starts of LoRA look at.
 
     Raises:
         UsageError: a target is not in the model, or peft refuses a setting for this model.
@@ -163,7 +171,15 @@ def add_peft(model: nn.Module, section: TunerSection, total_steps: int) -> nn.Mo
     make = getattr(peft, name)
     values |= _places(model, section) | _own_arguments(make, section)
     try:
-        adapted = peft.get_peft_model(model, make(**values))  # pyright: ignore[reportArgumentType]
+        config = make(**values)
+        if section.init_weights == data_starts.GRADIENTS:
+            data_starts.estimate_gradients(
+                model, config, section, data_starts.require_rows(section, rows)
+            )
+        adapted: Any = peft.get_peft_model(model, config)  # pyright: ignore[reportArgumentType]
+        data_starts.forget_gradients(adapted)
+        if section.init_weights == data_starts.ACTIVATIONS:
+            data_starts.start_from_activations(adapted, data_starts.require_rows(section, rows))
     except (ValueError, TypeError, RuntimeError, NotImplementedError) as err:
         raise UsageError(
             f"peft can't put {section.train_type} on this model with these settings",
@@ -259,4 +275,4 @@ def _own_arguments(make: type, section: TunerSection) -> dict[str, Any]:
 
 
 def _start(name: str) -> bool | str:
-    return {"true": True, "false": False}.get(name, name)
+    return {"true": True, "false": False, data_starts.GRADIENTS: "lora_ga"}.get(name, name)

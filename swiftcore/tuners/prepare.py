@@ -1,6 +1,8 @@
 """Making a model ready for training: what is trainable, and what is not."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -23,7 +25,13 @@ class ParameterCount:
     total: int
 
 
-def prepare_model(model: nn.Module, section: TunerSection, *, total_steps: int = 1000) -> nn.Module:
+def prepare_model(
+    model: nn.Module,
+    section: TunerSection,
+    *,
+    total_steps: int = 1000,
+    rows: Sequence[dict[str, Any]] | None = None,
+) -> nn.Module:
     """Return the model with exactly the parameters trainable that the section names.
 
     A tuner of peft wraps the model; ours and `full` change it in place. The meta device works.
@@ -32,6 +40,7 @@ def prepare_model(model: nn.Module, section: TunerSection, *, total_steps: int =
         model: the base; changed in place.
         section: which tuner, and its settings.
         total_steps: optimizer steps of the run, by which AdaLoRA plans its ranks.
+        rows: encoded training rows, which the starts lora-ga and eva look at.
 
     Raises:
         UsageError: a setting belongs to another tuner, names nothing in this model, or leaves
@@ -44,7 +53,7 @@ def prepare_model(model: nn.Module, section: TunerSection, *, total_steps: int =
     elif KINDS[section.train_type].home == "swift":
         prepared = add_own(model, section)
     else:
-        prepared = add_peft(model, section, total_steps)
+        prepared = add_peft(model, section, total_steps, rows)
     if count_parameters(prepared).trainable == 0:
         raise UsageError(
             "nothing is left to train",

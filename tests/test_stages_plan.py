@@ -227,6 +227,7 @@ def test_road_runs_the_sections_that_are_there(tmp_path: Path, monkeypatch: pyte
     ("sections", "words"),
     [
         ({"tuner": {"train_type": "full"}, "merge": {}}, "no adapter to merge"),
+        ({"tuner": {"train_type": "adapter"}, "merge": {}}, "can't be folded into its base"),
         ({"quantize": {}}, "after it is merged"),
         ({"evaluate": {}}, "test_dataset"),
     ],

@@ -1,4 +1,4 @@
-"""Folding a LoRA adapter into its base, and proof that the result answers the same."""
+"""Folding an adapter into its base, and proof that the result answers the same."""
 
 import math
 from collections.abc import Sequence
@@ -11,10 +11,11 @@ from swiftcore.errors import GateRefused, UsageError
 from swiftcore.export.chat_template import complete_chat_files
 from swiftcore.export.folder import complete_folder, stored_dtype_name, weight_bytes
 from swiftcore.models.files import read_json, require_adapter_folder, require_model_folder
-from swiftcore.models.loading import is_quantized, load_adapted_model, load_model
+from swiftcore.models.loading import is_quantized, load_model
 from swiftcore.models.quiet import without_progress_bars
 from swiftcore.progress import Progress, Silent
 from swiftcore.recipe.sections import MergeSection
+from swiftcore.tuners import load_adapter, merge_tuner
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -50,9 +51,10 @@ def merge_adapter(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> MergeReport:
-    """Write base + scale * B @ A for each adapted layer, as a model that loads without peft.
+    """Write the base with the adapter's update in its weights, as a model that loads without peft.
 
-    The sum is made in float32 and stored in the base's type.
+    For LoRA that is base + scale * B @ A for each adapted layer. The sum is made in float32 and
+    stored in the base's type.
 
     Args:
         base_dir: model folder the adapter was trained on.
@@ -85,11 +87,11 @@ def merge_adapter(
     out_dir.mkdir(parents=True, exist_ok=True)
     watch.update(0, 4, "loading base and adapter")
     stored = stored_dtype_name(base_dir)
-    adapted = load_adapted_model(base_dir, adapter_dir, dtype=torch.float32, device=device)
+    adapted = load_adapter(base_dir, adapter_dir, dtype=torch.float32, device=device)
     watch.update(1, 4, "answers of the adapter")
     expected = _logits(adapted, sample_ids, device)
     watch.update(2, 4, "merging")
-    merged = adapted.merge_and_unload(safe_merge=True).to(getattr(torch, stored))
+    merged = merge_tuner(adapted).to(getattr(torch, stored))
     with without_progress_bars():
         merged.save_pretrained(out_dir, max_shard_size=section.max_shard_size)
     complete_folder(out_dir, base_dir, adapter_dir)

@@ -67,7 +67,7 @@ class TransformersEngine:
         Raises:
             ModelMissing: there is no model in `model_dir`.
         """
-        from swiftcore.models import load_adapted_model, load_model, load_tokenizer
+        from swiftcore.models import load_model, load_tokenizer
 
         if num_threads:
             torch.set_num_threads(num_threads)
@@ -76,7 +76,9 @@ class TransformersEngine:
         if adapter_dir is None:
             model = load_model(model_dir, device=device, dtype=dtype)
         else:
-            model = load_adapted_model(model_dir, Path(adapter_dir), device=device, dtype=dtype)
+            from swiftcore.tuners import load_adapter
+
+            model = load_adapter(model_dir, Path(adapter_dir), device=device, dtype=dtype)
         # A PeftModel has the interface of the model it wraps.
         model = cast(PreTrainedModel, model)
         return cls(model, tokenizer, stop_words=stop_words, max_model_len=max_model_len)

@@ -5,12 +5,24 @@ exists from the day something reads it; `swift args` lists the documented argume
 yet and says so. Where a run happens (device, paths, ports) is `Runtime`, in its own module.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Dtype = Literal["float16", "bfloat16", "float32"]
 Strategy = Literal["no", "steps", "epoch"]
+TrainType = Literal[
+    "lora", "full", "adalora", "vera", "boft", "fourierft", "ia3", "bone", "miss", "loha", "lokr",
+    "oft", "hra", "vblora", "randlora", "gralora", "delora", "hira", "waveft", "c3a", "road",
+    "shira", "ln_tuning", "llamapro", "adapter",
+]  # fmt: skip
+# Starts of LoRA's A and B; bat belongs to bone and miss.
+_STARTS = ("true", "false", "gaussian", "orthogonal", "pissa", "olora", "lora-ga", "eva", "bat")
+_PISSA_ITERATIONS = re.compile(r"pissa_niter_[1-9]\d*")
+_REFUSED_STARTS = {
+    "loftq": "peft's LoftQ needs a CUDA device and bitsandbytes",
+}
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
@@ -265,7 +277,7 @@ class TemplateSection(Section):
 class TunerSection(Section):
     """Which weights are trained."""
 
-    train_type: Literal["lora", "full"] = Field(default="lora", description="tuner")
+    train_type: TrainType = Field(default="lora", description="tuner")
     target_modules: list[str] = Field(
         default_factory=lambda: ["all-linear"], description="modules to adapt"
     )
@@ -275,8 +287,13 @@ class TunerSection(Section):
     modules_to_save: list[str] = Field(
         default_factory=list, description="modules trained and saved whole beside the adapter"
     )
-    init_weights: Literal["true", "false", "gaussian"] = Field(
-        default="true", description="how LoRA matrices start"
+    target_parameters: list[str] = Field(
+        default_factory=list, description="lora: parameters, not modules, to adapt, as of experts"
+    )
+    init_weights: str = Field(
+        default="true",
+        description="start of lora: true, false, gaussian, orthogonal, pissa, pissa_niter_[n], "
+        "olora, lora-ga, eva; of bone and miss: true, false, bat",
     )
     lora_rank: int = Field(default=8, ge=1, description="rank r of the LoRA update")
     lora_alpha: int = Field(default=32, ge=1, description="LoRA scale; the update is alpha/r * B A")
@@ -284,8 +301,58 @@ class TunerSection(Section):
         default=0.05, ge=0, lt=1, description="dropout before the LoRA matrices"
     )
     lora_bias: Literal["none", "all"] = Field(default="none", description="also train biases")
+    lora_ga_batch_size: int = Field(
+        default=2, ge=1, description="rows a step of the gradient estimate"
+    )
+    lora_ga_iters: int = Field(default=2, ge=1, description="steps of the gradient estimate")
+    lora_ga_max_length: int = Field(
+        default=1024, ge=2, description="longest row of the gradient estimate, in tokens"
+    )
+    lora_ga_direction: Literal["ArBr", "A2rBr", "ArB2r", "random"] = Field(
+        default="ArB2r", description="which singular vectors of the gradient start A and B"
+    )
+    lora_ga_scale: Literal["gd", "unit", "stable", "weightS"] = Field(
+        default="stable", description="scaling of the start"
+    )
+    lora_ga_stable_gamma: int = Field(default=16, ge=1, description="gamma of the stable scaling")
     use_rslora: bool = Field(default=False, description="scale by alpha/sqrt(r)")
     use_dora: bool = Field(default=False, description="train magnitude and direction apart")
+    adalora_target_r: int = Field(default=8, ge=1, description="average rank at the end")
+    adalora_init_r: int = Field(default=12, ge=1, description="rank at the start")
+    adalora_tinit: int = Field(default=0, ge=0, description="steps before ranks are cut")
+    adalora_tfinal: int = Field(default=0, ge=0, description="steps with fixed ranks at the end")
+    adalora_deltaT: int = Field(default=1, ge=1, description="steps between two cuts")
+    adalora_beta1: float = Field(
+        default=0.85, gt=0, lt=1, description="smoothing of the importance"
+    )
+    adalora_beta2: float = Field(
+        default=0.85, gt=0, lt=1, description="smoothing of its uncertainty"
+    )
+    adalora_orth_reg_weight: float = Field(
+        default=0.5, ge=0, description="weight of the orthogonality term in the loss"
+    )
+    vera_rank: int = Field(default=256, ge=1, description="rank of the shared random matrices")
+    vera_projection_prng_key: bool = Field(
+        default=True, description="store the shared matrices with the adapter"
+    )
+    vera_dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout before the update")
+    vera_d_initial: float = Field(default=0.1, description="start value of vector d")
+    boft_block_size: int = Field(default=4, ge=2, description="size of an orthogonal block")
+    boft_block_num: int | None = Field(
+        default=None, ge=1, description="number of orthogonal blocks, instead of their size"
+    )
+    boft_dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout of blocks")
+    fourier_n_frequency: int = Field(default=2000, ge=1, description="frequencies trained a layer")
+    fourier_scaling: float = Field(default=300.0, description="scale of the update")
+    llamapro_num_new_blocks: int = Field(default=4, ge=1, description="blocks that are added")
+    llamapro_num_groups: int | None = Field(
+        default=None, ge=1, description="places they are added at; default: one for each"
+    )
+    adapter_length: int = Field(default=128, ge=1, description="width of the bottleneck")
+    peft_args: dict[str, Any] = Field(
+        default_factory=dict,
+        description="settings of peft's configuration of this tuner that have no field here",
+    )
     freeze_parameters: list[str] = Field(
         default_factory=list, description="full: prefixes of parameters to freeze"
     )
@@ -299,6 +366,23 @@ class TunerSection(Section):
     trainable_parameters_regex: str | None = Field(
         default=None, description="full: regex to train in spite of the freeze rules"
     )
+
+    @model_validator(mode="after")
+    def _known_start(self) -> "TunerSection":
+        if self.init_weights not in _STARTS and not _PISSA_ITERATIONS.fullmatch(self.init_weights):
+            known = ", ".join([*_STARTS, "pissa_niter_[n]"])
+            why = _REFUSED_STARTS.get(self.init_weights)
+            raise ValueError(
+                f"init_weights {self.init_weights!r} "
+                + (f"is refused: {why}" if why else "is not known")
+                + f"; choose one of {known}"
+            )
+        blocks = self.train_type in ("bone", "miss")
+        if self.init_weights not in ("true", "false") and blocks != (self.init_weights == "bat"):
+            raise ValueError(
+                f"init_weights {self.init_weights!r} does not go with train_type {self.train_type}"
+            )
+        return self
 
 
 class TrainSection(Section):

@@ -120,7 +120,7 @@ class Road:
         if self.has("merge"):
             found = {"adapter": "train", "merged": "merge"}
         else:
-            found = {"adapter" if self.recipe.tuner.train_type == "lora" else "trained": "train"}
+            found = {"trained" if self.recipe.tuner.train_type == "full" else "adapter": "train"}
         if self.has("quantize"):
             found["quantized"] = "quantize"
         return found
@@ -170,12 +170,13 @@ def build_road(loaded: LoadedRecipe, store: Store, *, _above: tuple[Path, ...] =
     if recipe.merge is not None:
         if recipe.tuner.train_type == "full":
             raise _misfit("merge", "tuner.train_type is full, so there is no adapter to merge")
+        _refuse_unmergeable(recipe)
         inputs = {"model": model, "adapter": Link(train), "encoded": encoded}
         final = Step(MERGE, recipe, inputs)
         steps.append(final)
     if recipe.quantize is not None:
-        if final is train and recipe.tuner.train_type == "lora":
-            raise _misfit("quantize", "a LoRA adapter is quantized after it is merged")
+        if final is train and recipe.tuner.train_type != "full":
+            raise _misfit("quantize", "an adapter is quantized after it is merged")
         inputs = {"model": Link(final), "encoded": encoded}
         steps.append(Step(QUANTIZE, recipe, inputs))
     road = Road(recipe, tuple(steps))
@@ -190,6 +191,15 @@ def build_road(loaded: LoadedRecipe, store: Store, *, _above: tuple[Path, ...] =
     return Road(recipe, tuple(steps))
 
 
+def _refuse_unmergeable(recipe: Recipe) -> None:
+    from swiftcore.tuners.kinds import KINDS
+
+    name = recipe.tuner.train_type
+    if not KINDS[name].merges:
+        what = f"tuner.train_type {name} can't be folded into its base; serve both together, "
+        raise _misfit("merge", what + "or train with a tuner that merges, such as lora")
+
+
 def model_step(road: Road) -> Step:
     """Return the step whose artifact is the recipe's model: merged if there is one, else trained.
 
@@ -198,11 +208,11 @@ def model_step(road: Road) -> Step:
     """
     if road.has("merge"):
         return road.step("merge")
-    if road.recipe.tuner.train_type == "lora":
+    if road.recipe.tuner.train_type != "full":
         raise RecipeError(
             "A recipe that is used as a base model ends with an adapter.",
             where=road.recipe.name,
-            found="tuner.train_type lora and no merge section",
+            found=f"tuner.train_type {road.recipe.tuner.train_type} and no merge section",
             expected="a whole model",
             do="add `merge: {}` to that recipe",
         )

@@ -14,6 +14,8 @@ from swiftcore.models.files import (
 )
 from swiftcore.training.job import TrainJob
 from swiftcore.training.metrics import Line, write_history
+from swiftcore.tuners import save_adapter
+from swiftcore.tuners.kinds import KINDS
 
 BASE_RECORD = "base_model.json"
 
@@ -25,10 +27,10 @@ def write_outputs(model: Any, job: TrainJob, lines: list[Line]) -> None:
     """
     out = job.out_dir
     out.mkdir(parents=True, exist_ok=True)
-    if job.tuner.train_type == "lora":
-        _write_adapter(model, job, out)
-    else:
+    if job.tuner.train_type == "full":
         _write_model(model, job, out)
+    else:
+        _write_adapter(model, job, out)
     copy_tokenizer_files(job.model_dir, out)
     if (job.encoded_dir / TEMPLATE_FILE).is_file():
         shutil.copyfile(job.encoded_dir / TEMPLATE_FILE, out / TEMPLATE_FILE)
@@ -42,7 +44,7 @@ def base_record(model_dir: Path) -> dict[str, Any]:
 
 
 def _write_adapter(model: Any, job: TrainJob, out: Path) -> None:
-    model.save_pretrained(out, save_embedding_layers=False)
+    save_adapter(model, out)
     config = read_json(out / ADAPTER_CONFIG)
     config["base_model_name_or_path"] = job.model_dir.resolve().name
     for name, value in config.items():
@@ -63,8 +65,11 @@ def _write_model(model: Any, job: TrainJob, out: Path) -> None:
 
 def _card(job: TrainJob) -> str:
     tuner = job.tuner
+    name = "LoRA" if tuner.train_type == "lora" else tuner.train_type
+    reads_rank = "lora_rank" in KINDS[tuner.train_type].settings
+    sizes = f", rank {tuner.lora_rank}, alpha {tuner.lora_alpha}" if reads_rank else ""
     return (
-        f"# LoRA adapter\n\nBase model: {job.model_dir.resolve().name}\n\n"
-        f"Method {job.train.method}, rank {tuner.lora_rank}, alpha {tuner.lora_alpha}. "
+        f"# {name} adapter\n\nBase model: {job.model_dir.resolve().name}\n\n"
+        f"Method {job.train.method}{sizes}. "
         f"The digests of the base's weights are in {BASE_RECORD}, the loss curve in loss.csv.\n"
     )

@@ -21,6 +21,7 @@ from swiftcore.training.rows import IGNORED
 from swiftcore.training.stopping import StopRequest
 from swiftcore.training.tally import Tally
 from swiftcore.training.workspace import Workspace
+from swiftcore.tuners.adalora import RankBudget
 
 # Row numbers that an error names; a batch may have hundreds.
 _MAX_NAMED_ROWS = 32
@@ -56,6 +57,7 @@ class SwiftTrainer(Trainer):
         self.tally = Tally()
         self._job = job
         self._batches = batches
+        self._budget = RankBudget.of(model)
         self._folder = Workspace(job.work_dir).checkpoints
         self._metrics = MetricsLog(Workspace(job.work_dir).metrics)
         self._clock = time.monotonic()
@@ -65,12 +67,14 @@ class SwiftTrainer(Trainer):
             data_collator=SideBySide() if batches.side_by_side else Collator(pad_id),
             train_dataset=batches.train,
             eval_dataset=batches.eval or None,
-            callbacks=[_StepEnd(self.tally_step, stop)],
+            callbacks=[_StepEnd(self.tally_step, stop), _RankCut(self._budget)],
         )
 
     def resume_tally(self, checkpoint: Path) -> None:
         """Go on counting where a checkpoint stopped."""
         self.tally = Tally.load(checkpoint)
+        if self._budget:
+            self._budget.load(checkpoint)
 
     def tally_step(self) -> None:
         """Close an optimizer step and add the time since the last one."""
@@ -116,6 +120,8 @@ class SwiftTrainer(Trainer):
         """Return sum(weight * cross-entropy) over the batch, divided by the step's divisor."""
         fields = {name: value for name, value in inputs.items() if name in _MODEL_FIELDS}
         loss = model(**fields)["loss"] / num_items_in_batch
+        if self._budget and model.training:
+            loss = loss + self._budget.penalty() / self.current_gradient_accumulation_steps
         return (loss, {}) if return_outputs else loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> float:
@@ -168,6 +174,8 @@ class SwiftTrainer(Trainer):
         try:
             super()._save_checkpoint(model, trial)
             self.tally.save(path)
+            if self._budget:
+                self._budget.save(path)
             checkpoints.seal(path, self._job.identity())
         except BaseException:
             # A full disk gets its room back; a half checkpoint is of no use to anyone.
@@ -211,6 +219,18 @@ class _StepEnd(TrainerCallback):
         if self._stop.requested and state.global_step < state.max_steps:
             control.should_save = False
             control.should_evaluate = False
+
+
+class _RankCut(TrainerCallback):
+    """Lets AdaLoRA cut its ranks while the gradients of the step are there."""
+
+    def __init__(self, budget: RankBudget | None) -> None:
+        self._budget = budget
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Cut ranks after an optimizer step."""
+        if self._budget:
+            self._budget.after_step(state.global_step)
 
 
 def _num_labels(batch: dict[str, Any]) -> int:

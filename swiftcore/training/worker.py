@@ -14,6 +14,7 @@ from typing import Any
 from swiftcore.errors import Cancelled
 from swiftcore.models.loading import is_quantized
 from swiftcore.processes import die_with_parent
+from swiftcore.template import EncodedRows
 from swiftcore.training import checkpoints
 from swiftcore.training.failures import as_swift_error
 from swiftcore.training.job import TrainJob, TrainResult
@@ -61,7 +62,7 @@ def _train(job: TrainJob, files: Workspace, stop: StopRequest) -> TrainResult:
     batches = plan_batches(job, train_rows, eval_rows)
     steps = total_steps(job, len(batches.order))
     args = training_arguments(job, steps, bool(eval_rows))
-    model, pad_id = _prepared_model(job)
+    model, pad_id = _prepared_model(job, steps, train_rows)
     use_cache = model.config.use_cache
     _stop_if_asked(stop, None)
     # Folded first, so that what is shown of rows side by side is shown of the model that trains.
@@ -127,7 +128,7 @@ def _run(trainer: Any, found: checkpoints.Checkpoint | None, steps: int) -> None
     trainer._load_from_checkpoint(str(found.path))
 
 
-def _prepared_model(job: TrainJob) -> tuple[Any, int]:
+def _prepared_model(job: TrainJob, steps: int, rows: EncodedRows) -> tuple[Any, int]:
     from transformers import set_seed
 
     from swiftcore.models import load_model, load_tokenizer
@@ -140,7 +141,8 @@ def _prepared_model(job: TrainJob) -> tuple[Any, int]:
     model = load_model(job.model_dir, dtype=dtype, device=job.device, attn_impl=job.attn_impl)
     set_seed(job.train.seed)
     pad_id = tokenizer.pad_token_id
-    return prepare_model(model, job.tuner), pad_id if isinstance(pad_id, int) else 0
+    prepared = prepare_model(model, job.tuner, total_steps=steps, rows=rows)
+    return prepared, pad_id if isinstance(pad_id, int) else 0
 
 
 def _in_stored_type(model: Any, job: TrainJob) -> Any:

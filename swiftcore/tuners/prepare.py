@@ -1,22 +1,20 @@
 """Making a model ready for training: what is trainable, and what is not."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from swiftcore.errors import UsageError
 from swiftcore.recipe.sections import TunerSection
 from swiftcore.tuners.freezing import apply_freezing
-from swiftcore.tuners.lora import add_lora
+from swiftcore.tuners.kinds import KINDS
+from swiftcore.tuners.own import add_own
+from swiftcore.tuners.peft_kinds import add_peft
 
-_LORA_ONLY = ("target_regex", "modules_to_save", "use_rslora", "use_dora")
-_FULL_ONLY = (
-    "freeze_parameters",
-    "freeze_parameters_regex",
-    "freeze_parameters_ratio",
-    "trainable_parameters",
-    "trainable_parameters_regex",
-)
+# A recipe with a rank may be tried with all weights instead.
+_TOLERATED = {"full": frozenset({"lora_rank", "lora_alpha", "lora_dropout", "target_modules"})}
 
 
 @dataclass(frozen=True)
@@ -27,19 +25,35 @@ class ParameterCount:
     total: int
 
 
-def prepare_model(model: nn.Module, section: TunerSection) -> nn.Module:
+def prepare_model(
+    model: nn.Module,
+    section: TunerSection,
+    *,
+    total_steps: int = 1000,
+    rows: Sequence[dict[str, Any]] | None = None,
+) -> nn.Module:
     """Return the model with exactly the parameters trainable that the section names.
 
-    LoRA wraps the model with peft; `full` changes `requires_grad` in place. The meta device works.
+    A tuner of peft wraps the model; ours and `full` change it in place. The meta device works.
+
+    Args:
+        model: the base; changed in place.
+        section: which tuner, and its settings.
+        total_steps: optimizer steps of the run, by which AdaLoRA plans its ranks.
+        rows: encoded training rows, which the starts lora-ga and eva look at.
 
     Raises:
-        UsageError: a setting belongs to the other tuner, names nothing in this model, or leaves
+        UsageError: a setting belongs to another tuner, names nothing in this model, or leaves
             nothing to train.
     """
     _refuse_idle_settings(section)
-    prepared = add_lora(model, section) if section.train_type == "lora" else model
+    prepared = model
     if section.train_type == "full":
         apply_freezing(model, section)
+    elif KINDS[section.train_type].home == "swift":
+        prepared = add_own(model, section)
+    else:
+        prepared = add_peft(model, section, total_steps, rows)
     if count_parameters(prepared).trainable == 0:
         raise UsageError(
             "nothing is left to train",
@@ -59,11 +73,12 @@ def count_parameters(model: nn.Module) -> ParameterCount:
 
 
 def _refuse_idle_settings(section: TunerSection) -> None:
-    names = _FULL_ONLY if section.train_type == "lora" else _LORA_ONLY
-    idle = [name for name in names if getattr(section, name)]
+    name = section.train_type
+    read = {"train_type", *KINDS[name].settings, *_TOLERATED.get(name, ())}
+    idle = sorted(set(section.model_dump(exclude_defaults=True)) - read)
     if idle:
         raise UsageError(
-            f"these settings do nothing with train_type {section.train_type}",
+            f"these settings do nothing with train_type {name}",
             where="tuner",
             found=", ".join(idle),
             do="remove them, or change tuner.train_type",

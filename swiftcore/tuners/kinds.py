@@ -1,0 +1,173 @@
+"""Every tuner by its name: where it comes from, what it trains, whether it folds into its base.
+
+This table is data alone, so that a plan can be made without importing torch. `peft_kinds` says how
+peft is asked for one; the tuners of our own each have a module.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+_TARGETS = ("target_modules", "target_regex", "modules_to_save", "peft_args")
+_LORA = ("lora_rank", "lora_alpha", "lora_dropout")
+
+
+@dataclass(frozen=True)
+class TunerKind:
+    """One value of `tuner.train_type`.
+
+    Args:
+        name: as it is written in a recipe.
+        home: who makes it: peft, a module of ours, or nobody, for the model itself.
+        trains: what is trained, for people.
+        source: the paper.
+        settings: fields of the tuner section that it reads, beside train_type.
+        merges: whether the merge stage can fold it into the base.
+    """
+
+    name: str
+    home: Literal["peft", "swift", "model"]
+    trains: str
+    source: str
+    settings: tuple[str, ...]
+    merges: bool = True
+
+
+def _peft(name: str, trains: str, source: str, *settings: str) -> TunerKind:
+    return TunerKind(name, "peft", trains, source, _TARGETS + settings)
+
+
+_ALL = (
+    TunerKind(
+        "full",
+        "model",
+        "the model itself, but for what the freeze rules name",
+        "",
+        (
+            "freeze_parameters",
+            "freeze_parameters_regex",
+            "freeze_parameters_ratio",
+            "trainable_parameters",
+            "trainable_parameters_regex",
+        ),
+        merges=False,
+    ),
+    _peft(
+        "lora",
+        "two matrices of rank r beside each layer; with use_dora also its column norms",
+        "arXiv:2106.09685, arXiv:2402.09353",
+        *_LORA,
+        "lora_bias",
+        "use_rslora",
+        "use_dora",
+        "init_weights",
+        "target_parameters",
+        "lora_ga_batch_size",
+        "lora_ga_iters",
+        "lora_ga_max_length",
+        "lora_ga_direction",
+        "lora_ga_scale",
+        "lora_ga_stable_gamma",
+    ),
+    _peft(
+        "adalora",
+        "P diag(e) Q beside each layer; ranks are cut where they matter least",
+        "arXiv:2303.10512",
+        "lora_alpha",
+        "lora_dropout",
+        "adalora_target_r",
+        "adalora_init_r",
+        "adalora_tinit",
+        "adalora_tfinal",
+        "adalora_deltaT",
+        "adalora_beta1",
+        "adalora_beta2",
+        "adalora_orth_reg_weight",
+    ),
+    _peft(
+        "vera",
+        "two vectors a layer that scale random matrices all layers share",
+        "arXiv:2310.11454",
+        "vera_rank",
+        "vera_projection_prng_key",
+        "vera_dropout",
+        "vera_d_initial",
+    ),
+    _peft(
+        "boft",
+        "an orthogonal matrix a layer, of butterfly factors",
+        "arXiv:2311.06243",
+        "boft_block_size",
+        "boft_block_num",
+        "boft_dropout",
+    ),
+    _peft(
+        "fourierft",
+        "some Fourier coefficients of each layer's update",
+        "arXiv:2405.03003",
+        "fourier_n_frequency",
+        "fourier_scaling",
+    ),
+    _peft("ia3", "a vector a layer that scales its output or input", "arXiv:2205.05638"),
+    _peft(
+        "bone",
+        "a block-affine update a layer, which peft now calls MiSS",
+        "arXiv:2409.15371",
+        "lora_rank",
+        "init_weights",
+    ),
+    _peft(
+        "miss",
+        "one matrix of shared shards a layer",
+        "arXiv:2409.15371",
+        "lora_rank",
+        "init_weights",
+    ),
+    _peft(
+        "loha",
+        "two low-rank products a layer, multiplied by element",
+        "arXiv:2108.06098",
+        *_LORA[:2],
+    ),
+    _peft("lokr", "a Kronecker product a layer", "arXiv:2309.14859", *_LORA[:2]),
+    _peft("oft", "a block-diagonal orthogonal matrix a layer", "arXiv:2306.07280"),
+    _peft("hra", "a chain of r Householder reflections a layer", "arXiv:2405.17484", "lora_rank"),
+    _peft(
+        "vblora", "weights that compose updates from a shared bank of vectors", "arXiv:2405.15179"
+    ),
+    _peft(
+        "randlora",
+        "diagonal scales of random bases, for an update of full rank",
+        "arXiv:2502.00987",
+        "lora_rank",
+    ),
+    _peft("gralora", "LoRA for each block of each layer", "arXiv:2505.20355", *_LORA),
+    _peft("delora", "LoRA with strength and angle apart", "arXiv:2503.18225", "lora_rank"),
+    _peft(
+        "hira",
+        "a low-rank update multiplied by the layer's weights",
+        "openreview TwJrTz9cRS",
+        "lora_rank",
+    ),
+    _peft("waveft", "some wavelet coefficients of each layer's update", "arXiv:2505.12532"),
+    _peft("c3a", "block-circulant matrices a layer", "arXiv:2407.19342"),
+    _peft("road", "rotations of pairs of outputs", "arXiv:2409.00119"),
+    _peft("shira", "a sparse random choice of weights", "arXiv:2406.13175", "lora_rank"),
+    _peft("ln_tuning", "the normalisation layers", "arXiv:2312.11420"),
+    TunerKind(
+        "llamapro",
+        "swift",
+        "new blocks between the old ones, which answer nothing new at the start",
+        "arXiv:2401.02415",
+        ("llamapro_num_new_blocks", "llamapro_num_groups", "modules_to_save"),
+    ),
+    TunerKind(
+        "adapter",
+        "swift",
+        "a bottleneck after each feed-forward part",
+        "arXiv:1902.00751",
+        ("adapter_length", "modules_to_save"),
+        merges=False,
+    ),
+)
+
+KINDS = {kind.name: kind for kind in _ALL}

@@ -23,6 +23,8 @@ os.environ.update(
     DO_NOT_TRACK="1",
     MLFLOW_DISABLE_TELEMETRY="true",
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    # Models of a few thousand weights: two threads mostly wait for each other.
+    OMP_NUM_THREADS="1",
 )
 
 

@@ -191,7 +191,7 @@ def test_last_answer_only_with_last_round(tmp_path):
 
 
 def test_several_processes_write_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("swiftcore.template.dataset._ROWS_A_PROCESS", 1)
+    monkeypatch.setattr("swiftcore.template.dataset._BYTES_WORTH_PROCESSES", 1)
     dataset = write_dataset(tmp_path / "dataset", rows_a_group=4, train=ROWS * 3)
     tokenizer = small_tokenizer(QWEN2_5_LIKE)
     tokenizer.save_pretrained(tmp_path / "tokenizer")

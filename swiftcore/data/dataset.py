@@ -86,6 +86,13 @@ class SplitRows:
     def __len__(self) -> int:
         return self._file.metadata.num_rows
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all rows before compression."""
+        metadata = self._file.metadata
+        groups = range(metadata.num_row_groups)
+        return sum(metadata.row_group(place).total_byte_size for place in groups)
+
     def group_sizes(self) -> list[int]:
         """Return the number of rows of each row group of the file."""
         metadata = self._file.metadata

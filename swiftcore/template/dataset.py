@@ -22,8 +22,8 @@ from swiftcore.template.parity import parity_report, require_parity
 from swiftcore.template.settings import write_template_settings
 from swiftcore.template.template import Template
 
-# Below this many rows a process takes longer to start than it saves.
-_ROWS_A_PROCESS = 20_000
+# A process takes seconds to load a tokenizer, in which another one encodes some 4 MB.
+_BYTES_WORTH_PROCESSES = 16 * 2**20
 _PARITY_ROWS = 64
 _PERCENTILES = (0, 25, 50, 75, 90, 99, 100)
 
@@ -264,7 +264,11 @@ class _SplitEncoder:
 
     def _is_worth_processes(self) -> bool:
         several = self._pool.processes > 1 or self._pool.ray_address is not None
-        return several and self._tokenizer_dir is not None and len(self.rows) > _ROWS_A_PROCESS
+        return (
+            several
+            and self._tokenizer_dir is not None
+            and self.rows.num_bytes > _BYTES_WORTH_PROCESSES
+        )
 
     def _here(self) -> Iterator[tuple[int, TokenizedRow | Drop]]:
         pieces = self._template.pieces

@@ -9,6 +9,7 @@ import ast
 import hashlib
 import json
 import sys
+from functools import cache
 from pathlib import Path
 
 from swiftcore.stages import STAGES
@@ -22,6 +23,7 @@ _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionD
 Entry = dict[str, int | str]
 
 
+@cache  # most stages lead to the same files
 def code_digest(source: str) -> str:
     """Return a digest of what a module does: comments, docstrings and layout don't count."""
     return hashlib.sha256(json.dumps(_shape(ast.parse(source))).encode()).hexdigest()
@@ -30,14 +32,18 @@ def code_digest(source: str) -> str:
 def files_behind(stage: str, root: Path = REPO) -> list[Path]:
     """Return the stage's module and all files of every swiftcore package it leads to."""
     first = root / "swiftcore" / "stages" / f"{stage}.py"
-    waiting, files = [first], set()
+    waiting, files, followed = [first], set(), set()
     while waiting:
         file = waiting.pop()
         if file in files:
             continue
         files.add(file)
-        if file.suffix == ".py":
-            waiting += _imported_files(file, root)
+        if file.suffix != ".py":
+            continue
+        for name in _imported_names(file.read_text(encoding="utf-8")):
+            if name not in followed:
+                followed.add(name)
+                waiting += _files_of(name.split("."), root)
     return sorted(files)
 
 
@@ -101,17 +107,15 @@ def main() -> int:
     return 0
 
 
-def _imported_files(file: Path, root: Path) -> list[Path]:
-    found: list[Path] = []
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        names = []
+@cache
+def _imported_names(source: str) -> tuple[str, ...]:
+    names: dict[str, None] = {}
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module]
+            names[node.module] = None
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        for name in names:
-            found += _files_of(name.split("."), root)
-    return found
+            names |= {alias.name: None for alias in node.names}
+    return tuple(names)
 
 
 def _files_of(module: list[str], root: Path) -> list[Path]:

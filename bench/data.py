@@ -134,7 +134,7 @@ def _encode_table(folder: Path, rounds: int, copies: int) -> None:
 
 def _measured_encode(folder: str, rounds: str) -> None:
     # One tokenizer thread: what a process costs, and what a second process brings.
-    os.environ |= {"TOKENIZERS_PARALLELISM": "true", "RAYON_NUM_THREADS": "1"}
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     from transformers import AutoTokenizer
 
     from swiftcore.data import Pool, build_dataset

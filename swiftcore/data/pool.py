@@ -85,7 +85,7 @@ def _in_processes(
 def _start_worker(parent_pid: int) -> None:
     die_with_parent(parent_pid)
     # Each worker is one of as many as there are cores; a tokenizer would start threads for all.
-    os.environ.setdefault("RAYON_NUM_THREADS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Ctrl-C reaches the whole group; the parent alone decides what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

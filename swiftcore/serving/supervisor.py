@@ -31,7 +31,7 @@ def deploy_release(
     state_dir: Path,
     host: str = "127.0.0.1",
     port: int = 0,
-    golden: Sequence[Golden] = (),
+    golden: Sequence[Golden] | Callable[[], Sequence[Golden]] = (),
     start_timeout_seconds: float = 120.0,
     verify: Verify | None = None,
     progress: Progress | None = None,
@@ -47,7 +47,8 @@ def deploy_release(
         release: what to serve.
         state_dir: the endpoint's folder.
         host, port: public address; port 0 keeps the endpoint's port, or takes a free one.
-        golden: greedy answers the new server must repeat.
+        golden: greedy answers the new server must repeat; a function is only asked for them when
+            there is a server to start.
         start_timeout_seconds: longest wait for the new server to be ready, and for each answer.
         verify: checks the files of the release before they are loaded; raises when they changed.
         progress: hears what is going on.
@@ -75,7 +76,8 @@ def deploy_release(
             "start_timeout_seconds": start_timeout_seconds,
         }
         try:
-            return _replace(folder, order, release, golden, started, progress)
+            expected = golden() if callable(golden) else golden
+            return _replace(folder, order, release, expected, started, progress)
         except BaseException:
             _stop_if_unused(folder)
             raise

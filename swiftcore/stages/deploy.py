@@ -123,7 +123,7 @@ def deploy_model(
         state_dir=serving_root(store) / section.name,
         host=runtime.host,
         port=runtime.port,
-        golden=[
+        golden=lambda: [
             *golden_answers(store, report, model.candidate, section.num_golden),
             *golden_prompts(store, report, model.model_dir, section.num_golden),
         ],

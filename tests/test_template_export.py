@@ -3,11 +3,11 @@
 import json
 
 import pytest
+from family_fixtures import family_tokenizer
 from template_fixtures import (
     QWEN2_5_LIKE,
     TOOLS,
     chat,
-    family_tokenizer,
     small_tokenizer,
 )
 from transformers import AutoTokenizer

@@ -161,14 +161,8 @@ class _NotationCalls:
     def parse(self, text: str, schemas: Schemas) -> ParsedText:
         """Read each call."""
         reader = CallReader(text)
-        while (found := self._head.search(text, reader.position)) is not None:
-            outcome = read_object(text, found.end())
-            if outcome is None:
-                shown = text[found.end() : found.end() + 120]
-                reader.add(f"arguments of {found['name']!r} are not in Gemma's notation: {shown!r}")
-                reader.skip(found.start(), found.end())
-                continue
-            arguments, end = outcome
+        calls = reader.headed(self._head, read_object, "in Gemma's notation")
+        for found, arguments, end in calls:
             reader.add(ToolCall(found["name"], arguments))
             closing = "<tool_call|>"
             closed = text.startswith(closing, end)

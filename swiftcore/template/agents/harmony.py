@@ -62,14 +62,7 @@ class _HarmonyCalls:
     def parse(self, text: str, schemas: Schemas) -> ParsedText:
         """Read messages to functions; the other messages are text."""
         reader = CallReader(text)
-        while (found := self._head.search(text, reader.position)) is not None:
-            decoded = decode_at(text, found.end())
-            if decoded is None:
-                shown = text[found.end() : found.end() + 120]
-                reader.add(f"arguments of {found['name']!r} are not JSON: {shown!r}")
-                reader.skip(found.start(), found.end())
-                continue
-            arguments, end = decoded
+        for found, arguments, end in reader.headed(self._head, decode_at, "JSON"):
             reader.add(read_json_call({"name": found["name"], "arguments": arguments}))
             closed = re.compile(r"\s*(?:<\|call\|>)?").match(text, end)
             reader.skip(found.start(), end if closed is None else closed.end())

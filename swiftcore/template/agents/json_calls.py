@@ -6,8 +6,9 @@ does not end a call.
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from swiftcore.template.agents.base import CallPlace, ParsedText, Schemas
 from swiftcore.template.conversation import ToolCall
@@ -68,6 +69,25 @@ class CallReader:
             self._calls.append(outcome)
         else:
             self._problems.append(outcome)
+
+    def headed(
+        self,
+        head: re.Pattern[str],
+        read: Callable[[str, int], tuple[Any, int] | None],
+        notation: str,
+    ) -> Iterator[tuple[re.Match[str], Any, int]]:
+        """Yield each head with the arguments behind it and where they end; the caller skips them.
+
+        Arguments that `read` can't make out are noted, with their head left out of the text.
+        """
+        while (found := head.search(self._text, self.position)) is not None:
+            outcome = read(self._text, found.end())
+            if outcome is None:
+                shown = self._text[found.end() : found.end() + _SHOWN]
+                self.add(f"arguments of {found['name']!r} are not {notation}: {shown!r}")
+                self.skip(found.start(), found.end())
+            else:
+                yield found, *outcome
 
     def result(self, *markers: str) -> ParsedText:
         """Return what was found; `markers` left over in the text around the calls are no words."""

@@ -20,6 +20,7 @@ from swiftcore.training.arguments import total_steps, training_arguments
 from swiftcore.training.batches import Collator, plan_batches
 from swiftcore.training.loss import label_loss
 from swiftcore.training.metrics import read_lines
+from swiftcore.training.objectives import objective_for
 from swiftcore.training.rows import read_rows
 from swiftcore.training.stopping import StopRequest
 from swiftcore.training.trainer import SwiftTrainer
@@ -265,6 +266,9 @@ def one_step(job) -> list[float]:
     batches = plan_batches(job, rows, held_out)
     args = training_arguments(job, total_steps(job, len(batches.order)), True)
     model = prepare_model(load_model(job.model_dir), job.tuner)
-    SwiftTrainer(model, args, job=job, batches=batches, pad_id=0, stop=StopRequest()).train()
+    objective = objective_for(job, pad_id=0)
+    SwiftTrainer(
+        model, args, job=job, batches=batches, objective=objective, stop=StopRequest()
+    ).train()
     lines = read_lines(Workspace(job.work_dir).metrics)
     return [line.get("loss", line.get("eval_loss")) for line in lines]

@@ -21,6 +21,7 @@ from swiftcore.training.arguments import total_steps, training_arguments
 from swiftcore.training.batches import SideBySide, plan_batches
 from swiftcore.training.loss import install_label_loss, label_loss
 from swiftcore.training.metrics import MetricsLog, read_lines
+from swiftcore.training.objectives import objective_for
 from swiftcore.training.row_attention import attend_by_row
 from swiftcore.training.row_layout import RowLayout, laid_out
 from swiftcore.training.rows import read_rows
@@ -267,7 +268,10 @@ def train_here(job, *, crash_after=None):
     model = prepare_model(load_model(job.model_dir), job.tuner)
     if batches.side_by_side:
         attend_by_row(model, batches.longest)
-    trainer = SwiftTrainer(model, args, job=job, batches=batches, pad_id=0, stop=StopRequest())
+    objective = objective_for(job, pad_id=0, side_by_side=batches.side_by_side)
+    trainer = SwiftTrainer(
+        model, args, job=job, batches=batches, objective=objective, stop=StopRequest()
+    )
     files = Workspace(job.work_dir)
     found, _ = checkpoints.newest_verified(files.checkpoints, job.identity())
     if found is not None:

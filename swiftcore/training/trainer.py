@@ -13,11 +13,10 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from swiftcore.errors import TrainingFailed
 from swiftcore.training import checkpoints
-from swiftcore.training.batches import Batches, Collator, SideBySide
+from swiftcore.training.batches import Batches
 from swiftcore.training.job import TrainJob
-from swiftcore.training.loss import install_label_loss
 from swiftcore.training.metrics import MetricsLog
-from swiftcore.training.rows import IGNORED
+from swiftcore.training.objectives import Objective
 from swiftcore.training.stopping import StopRequest
 from swiftcore.training.tally import Tally
 from swiftcore.training.workspace import Workspace
@@ -25,22 +24,21 @@ from swiftcore.tuners.adalora import RankBudget
 
 # Row numbers that an error names; a batch may have hundreds.
 _MAX_NAMED_ROWS = 32
-_MODEL_FIELDS = ("input_ids", "labels", "loss_weights", "row_lengths")
 
 
 class SwiftTrainer(Trainer):
     """Trains on encoded rows and writes one metric line a logging step.
 
     Args:
-        model: a prepared model; its forward is replaced by one that returns the label loss.
+        model: a prepared model; its forward is replaced by one that returns the loss.
         args: made by `training_arguments`.
         job: the job, for its sections and folders.
-        batches: the rows, their order, and whether they are padded.
-        pad_id: token that fills short rows.
+        batches: the rows and their order.
+        objective: what a batch is, its loss, its divisor, and the figures of an evaluation.
         stop: set when somebody asked the process to end.
     """
 
-    # compute_loss divides by the label tokens of the whole step, not of one batch.
+    # compute_loss divides by the targets of the whole step, not of one batch.
     loss_is_scaled_for_ga = True
 
     def __init__(
@@ -50,13 +48,14 @@ class SwiftTrainer(Trainer):
         *,
         job: TrainJob,
         batches: Batches,
-        pad_id: int,
+        objective: Objective,
         stop: StopRequest,
     ) -> None:
-        self.head = install_label_loss(model, job.train.label_logits)
+        self.notes = objective.install(model)
         self.tally = Tally()
         self._job = job
         self._batches = batches
+        self._objective = objective
         self._budget = RankBudget.of(model)
         self._folder = Workspace(job.work_dir).checkpoints
         self._metrics = MetricsLog(Workspace(job.work_dir).metrics)
@@ -64,7 +63,7 @@ class SwiftTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=SideBySide() if batches.side_by_side else Collator(pad_id),
+            data_collator=objective.collate,
             train_dataset=batches.train,
             eval_dataset=batches.eval or None,
             callbacks=[_StepEnd(self.tally_step, stop), _RankCut(self._budget)],
@@ -90,22 +89,17 @@ class SwiftTrainer(Trainer):
         return self._batches.eval_order or super()._get_eval_sampler(eval_dataset)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Tensor:
-        return torch.tensor(sum(self._share(batch) for batch in batch_samples) or 1)
-
-    def _share(self, batch: dict[str, Any]) -> float:
-        """Return what a batch adds to the divisor of a summed loss."""
-        by_weights = self._job.train.loss_normalization == "weights"
-        return _sum_weights(batch) if by_weights else _num_labels(batch)
+        return torch.tensor(sum(self._objective.divisor(batch) for batch in batch_samples) or 1)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> Tensor:
         """Run one forward and backward pass; a loss that is not finite ends the training."""
         rows = inputs["rows"].tolist()
-        tokens, labels = int(inputs["lengths"].sum()), _num_labels(inputs)
+        tokens, targets = int(inputs["lengths"].sum()), self._objective.num_targets(inputs)
         loss = super().training_step(model, inputs, num_items_in_batch)
         value = loss.item()
-        self.tally.add_batch(value, rows, tokens, labels)
+        self.tally.add_batch(value, rows, tokens, targets)
         if not math.isfinite(value):
             raise self._not_finite("loss", value, rows)
         return loss
@@ -117,12 +111,12 @@ class SwiftTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Return sum(weight * cross-entropy) over the batch, divided by the step's divisor."""
-        fields = {name: value for name, value in inputs.items() if name in _MODEL_FIELDS}
-        loss = model(**fields)["loss"] / num_items_in_batch
+        """Return the objective's loss, summed over the batch and divided by the step's divisor."""
+        outputs = model(**self._objective.inputs(inputs))
+        loss = outputs["loss"] / num_items_in_batch
         if self._budget and model.training:
             loss = loss + self._budget.penalty() / self.current_gradient_accumulation_steps
-        return (loss, {}) if return_outputs else loss
+        return (loss, outputs) if return_outputs else loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> float:
         found: Any = super()._get_grad_norm(model, grad_norm=grad_norm)
@@ -135,16 +129,19 @@ class SwiftTrainer(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Return the loss over all validation rows, divided as in training."""
+        """Return loss and figures over all validation rows; the loss is divided as in training."""
         model: Any = self.model_wrapped
         model.eval()
-        total, divisor = 0.0, 0.0
+        total, divisor, score = 0.0, 0.0, self._objective.score()
         with torch.no_grad():
             for batch in self.get_eval_dataloader(eval_dataset):
                 inputs = self._prepare_inputs(batch)
-                total += self.compute_loss(model, inputs, num_items_in_batch=1).item()
-                divisor += self._share(batch)
+                loss, outputs = self.compute_loss(model, inputs, True, num_items_in_batch=1)
+                total += loss.item()
+                divisor += self._objective.divisor(batch)
+                score.add(batch, outputs)
         metrics = {"eval_loss": total / (divisor or 1)}
+        metrics |= {f"eval_{name}": value for name, value in score.metrics().items()}
         if not math.isfinite(metrics["eval_loss"]):
             raise self._not_finite("validation loss", metrics["eval_loss"], [])
         self.log(dict(metrics))
@@ -165,7 +162,8 @@ class SwiftTrainer(Trainer):
             self._metrics.append({**place, **line})
         elif "eval_loss" in logs:
             self.tally.last_eval_loss = logs["eval_loss"]
-            self._metrics.append({**place, "eval_loss": logs["eval_loss"]})
+            line = {name: value for name, value in logs.items() if name.startswith("eval_")}
+            self._metrics.append({**place, **line})
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         path = self._folder / f"checkpoint-{self.state.global_step}"
@@ -231,15 +229,3 @@ class _RankCut(TrainerCallback):
         """Cut ranks after an optimizer step."""
         if self._budget:
             self._budget.after_step(state.global_step)
-
-
-def _num_labels(batch: dict[str, Any]) -> int:
-    return int((batch["labels"][:, 1:] != IGNORED).sum())
-
-
-def _sum_weights(batch: dict[str, Any]) -> float:
-    """Return the weights of a batch's label tokens, added up."""
-    if "loss_weights" not in batch:
-        return _num_labels(batch)
-    counted = batch["labels"][:, 1:] != IGNORED
-    return float(batch["loss_weights"][:, 1:][counted].sum())

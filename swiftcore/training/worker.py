@@ -55,6 +55,7 @@ def _train(job: TrainJob, files: Workspace, stop: StopRequest) -> TrainResult:
 
     from swiftcore.training.arguments import total_steps, training_arguments
     from swiftcore.training.batches import plan_batches
+    from swiftcore.training.objectives import objective_for
     from swiftcore.training.outputs import write_outputs
     from swiftcore.training.trainer import SwiftTrainer
     from swiftcore.tuners import count_parameters
@@ -73,10 +74,10 @@ def _train(job: TrainJob, files: Workspace, stop: StopRequest) -> TrainResult:
         args,
         job=job,
         batches=batches,
-        pad_id=pad_id,
+        objective=objective_for(job, pad_id=pad_id, side_by_side=batches.side_by_side),
         stop=stop,
     )
-    notes.append(trainer.head.describe())
+    notes += trainer.notes
     found = _checkpoint(job, files, notes)
     begun = {
         "pid": os.getpid(),

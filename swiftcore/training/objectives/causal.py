@@ -1,0 +1,70 @@
+"""Next-token prediction: weighted cross-entropy over label tokens."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from swiftcore.recipe.sections import TrainSection
+from swiftcore.training.batches import Collator, SideBySide
+from swiftcore.training.loss import install_label_loss
+from swiftcore.training.objectives.objective import Batch, Outputs
+from swiftcore.training.rows import IGNORED, Row
+
+_INPUTS = ("input_ids", "labels", "loss_weights", "row_lengths")
+
+
+class CausalObjective:
+    """sum(weight * cross-entropy) over label tokens, divided by their number or their weights.
+
+    Args:
+        train: which divisor, and whether logits are made of label tokens alone.
+        pad_id: token that fills short rows.
+        side_by_side: rows of a batch form one sequence, instead of one padded line each.
+    """
+
+    def __init__(self, train: TrainSection, *, pad_id: int, side_by_side: bool) -> None:
+        self._train = train
+        self._collator = SideBySide() if side_by_side else Collator(pad_id)
+
+    def collate(self, rows: Sequence[Row | Sequence[Row]]) -> Batch:
+        """Return tokens, labels, their weights where a row has some, lengths and row numbers."""
+        return self._collator(rows)  # pyright: ignore[reportArgumentType]
+
+    def install(self, model: Any) -> list[str]:
+        """Make a model's forward return the label loss; how its logits are made is the note."""
+        return [install_label_loss(model, self._train.label_logits).describe()]
+
+    def inputs(self, batch: Batch) -> Batch:
+        """Return tokens, labels and what the label loss knows besides."""
+        return {name: value for name, value in batch.items() if name in _INPUTS}
+
+    def divisor(self, batch: Batch) -> float:
+        """Return a batch's label tokens, or the sum of their weights."""
+        by_weights = self._train.loss_normalization == "weights"
+        return _sum_weights(batch) if by_weights else self.num_targets(batch)
+
+    def num_targets(self, batch: Batch) -> int:
+        """Return the number of label tokens."""
+        return int((batch["labels"][:, 1:] != IGNORED).sum())
+
+    def score(self) -> "LossAlone":
+        """Return a score that adds nothing to the loss."""
+        return LossAlone()
+
+
+class LossAlone:
+    """The score of an evaluation whose only figure is the loss."""
+
+    def add(self, batch: Batch, outputs: Outputs) -> None:
+        """Take nothing in."""
+
+    def metrics(self) -> dict[str, float]:
+        """Return no figures."""
+        return {}
+
+
+def _sum_weights(batch: Batch) -> float:
+    labels = batch["labels"][:, 1:]
+    counted = labels != IGNORED
+    if "loss_weights" not in batch:
+        return int(counted.sum())
+    return float(batch["loss_weights"][:, 1:][counted].sum())

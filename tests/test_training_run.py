@@ -17,7 +17,7 @@ from training_setup import (
 from swiftcore.errors import DataError, ModelMissing, TrainingFailed, UsageError
 from swiftcore.models import load_adapted_model, load_model
 from swiftcore.training import run_training
-from swiftcore.training.metrics import read_lines
+from swiftcore.training.metrics import MEASURED, read_lines
 
 pytestmark = pytest.mark.road
 
@@ -72,6 +72,20 @@ def test_loss_falls_and_the_numbers_agree(finished):
     assert [line["step"] for line in lines if "eval_loss" in line] == [4, 8, 12, 16, 20]
     assert all({"epoch", "learning_rate", "grad_norm", "time"} <= set(lines[i]) for i in (0, 1))
     assert listener.news[-1][:2] == (20, 20)
+    assert any("tokens/s  MFU " in text for _, _, text in listener.news)
+
+
+def test_speed_and_memory_are_told_and_kept_out_of_the_artifact(finished):
+    job, result, listener = finished
+    trained = [line for line in listener.lines if "loss" in line]
+    for line in trained:
+        assert line["tokens_per_second"] > 0
+        assert 0 < line["mfu"] < 1.5
+        assert line["peak_memory_gib"] > 0.05
+    assert result.metrics["machine_flops"] > 1e8
+    assert 0 < result.metrics["mfu"] < 1.5
+    kept = (job.out_dir / "metrics.jsonl").read_text()
+    assert not any(name in kept for name in MEASURED)
 
 
 def test_every_logged_loss_is_the_mean_of_its_steps(finished):

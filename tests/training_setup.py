@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from swiftcore.models import build_scratch
 from swiftcore.recipe import ScratchModel, TrainSection, TunerSection
 from swiftcore.training import TrainJob
+from swiftcore.training.metrics import MEASURED
 
 TEXTS = [
     "the quick brown fox jumps over the lazy dog",
@@ -88,4 +89,4 @@ def folder_bytes(folder: Path) -> dict[str, bytes]:
 
 
 def timeless(lines: list[dict]) -> list[dict]:
-    return [{key: value for key, value in line.items() if key != "time"} for line in lines]
+    return [{key: value for key, value in line.items() if key not in MEASURED} for line in lines]

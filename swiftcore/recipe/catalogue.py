@@ -63,8 +63,6 @@ _REASONS = {
     "output_dir": "results live in the artifact store; name it with --store",
     "add_version": "results live in the artifact store; name it with --store",
     "exist_ok": "artifacts are never overwritten",
-    "logging_dir": "metrics go to MLflow",
-    "report_to": "metrics go to MLflow",
     "resume_from_checkpoint": "a stopped run goes on by itself from its newest verified checkpoint",
     "safe_serialization": "weights are always written as safetensors",
     "check_model": "artifacts are always verified before reuse",

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # The driver's entry points: NVIDIA, NVIDIA under WSL, AMD.
 _DEVICE_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
@@ -45,9 +45,27 @@ class Runtime(BaseModel):
     start_timeout_seconds: float = Field(
         default=120.0, gt=0, description="longest wait for a served model to answer"
     )
+    report_to: list[Literal["tensorboard"]] = Field(
+        default_factory=list,
+        description="tensorboard: also write event files; flows tell MLflow in any case",
+    )
+    logging_dir: Path | None = Field(
+        default=None, description="folder of event files; default: tensorboard/ in the store"
+    )
+    peak_tflops: float | None = Field(
+        default=None,
+        gt=0,
+        description="what the device computes at most, for MFU; default: measured at each start",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="log level"
     )
+
+    @model_validator(mode="after")
+    def _logging_dir_is_used(self) -> "Runtime":
+        if self.logging_dir is not None and "tensorboard" not in self.report_to:
+            raise ValueError("logging_dir does nothing without report_to: [tensorboard]")
+        return self
 
     def threads(self) -> int:
         """Return the number of CPU threads to use."""

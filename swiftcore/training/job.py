@@ -33,6 +33,9 @@ class TrainJob(BaseModel):
     device: str = "cpu"
     num_threads: int = Field(default=1, ge=1)
     num_workers: int = Field(default=0, ge=0)
+    peak_flops: float | None = Field(
+        default=None, gt=0, description="operations a second of the device; default: measured"
+    )
     micro_batch_size: int | None = Field(
         default=None,
         ge=1,
@@ -72,7 +75,9 @@ class TrainResult(BaseModel):
 
     `metrics` has train_loss (mean over all steps), first_loss, last_loss, eval_loss (last, when
     there are validation rows), steps, tokens, label_tokens, tokens_per_second, seconds,
-    trainable_parameters, total_parameters. `history` is the file of metric lines.
+    trainable_parameters, total_parameters; of the steps this process made, mfu (share of what the
+    device can compute), machine_flops (what that is) and peak_memory_gib. `history` is the file of
+    metric lines.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -17,7 +17,7 @@ from swiftcore.models.files import read_json
 from swiftcore.progress import Progress, Silent
 from swiftcore.training.failures import OUT_OF_MEMORY, exit_error
 from swiftcore.training.job import TrainJob, TrainResult
-from swiftcore.training.metrics import Line, read_lines
+from swiftcore.training.metrics import Line, describe_line, read_lines
 from swiftcore.training.workspace import Workspace
 
 _POLL_SECONDS = 0.1
@@ -115,8 +115,7 @@ class _Watch:
         self._seen.add(key)
         if self._on_metrics:
             self._on_metrics(line)
-        name = "eval_loss" if "eval_loss" in line else "loss"
-        text = f"step {line['step']}/{self._total}  {name} {line[name]:.4f}"
+        text = f"step {line['step']}/{self._total}  {describe_line(line)}"
         self._progress.update(line["step"], self._total, text)
 
 

@@ -14,13 +14,15 @@ from typing import Any
 from swiftcore.atomic import write_text_synced
 
 Line = dict[str, Any]
+# What differs between equal runs: it is shown and tracked, and stays out of artifacts.
+MEASURED = ("time", "tokens_per_second", "mfu", "peak_memory_gib")
 
 
 class MetricsLog:
     """Appends metric lines to a file.
 
-    A line has `step`, `epoch`, `time` (UTC) and either `loss`, `learning_rate` and `grad_norm`, or
-    `eval_loss`.
+    A line has `step`, `epoch`, `time` (UTC) and either `loss`, `learning_rate`, `grad_norm`,
+    `tokens_per_second`, `mfu` and `peak_memory_gib`, or `eval_loss`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,12 +51,27 @@ def read_lines(path: Path) -> list[Line]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
+def describe_line(line: Line) -> str:
+    """Return a metric line as a person reads it beside a progress bar."""
+    shown = (
+        ("eval_loss", "eval_loss {:.4f}"),
+        ("loss", "loss {:.4f}"),
+        ("grad_norm", "grad norm {:.3g}"),
+        ("tokens_per_second", "{:,.0f} tokens/s"),
+        ("mfu", "MFU {:.1%}"),
+        ("peak_memory_gib", "{:.1f} GiB"),
+    )
+    return "  ".join(form.format(line[name]) for name, form in shown if name in line)
+
+
 def write_history(lines: list[Line], folder: Path) -> None:
-    """Write metrics.jsonl without clock times, loss.csv (step, loss, eval_loss) and loss.png.
+    """Write metrics.jsonl without what was measured, loss.csv (step, loss, eval_loss) and loss.png.
 
     Equal lines give equal bytes: an artifact does not say when it was made.
     """
-    timeless = [{key: value for key, value in line.items() if key != "time"} for line in lines]
+    timeless = [
+        {name: value for name, value in line.items() if name not in MEASURED} for line in lines
+    ]
     (folder / "metrics.jsonl").write_text("".join(map(_json, timeless)), encoding="utf-8")
     by_step: dict[int, Line] = {}
     for line in timeless:

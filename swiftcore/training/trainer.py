@@ -15,6 +15,7 @@ from swiftcore.errors import TrainingFailed
 from swiftcore.training import checkpoints
 from swiftcore.training.batches import Batches
 from swiftcore.training.job import TrainJob
+from swiftcore.training.meter import Meter
 from swiftcore.training.metrics import MetricsLog
 from swiftcore.training.objectives import Objective
 from swiftcore.training.stopping import StopRequest
@@ -53,6 +54,7 @@ class SwiftTrainer(Trainer):
     ) -> None:
         self.notes = objective.install(model)
         self.tally = Tally()
+        self.meter = Meter.of(model, job, args.world_size)
         self._job = job
         self._batches = batches
         self._objective = objective
@@ -66,7 +68,7 @@ class SwiftTrainer(Trainer):
             data_collator=objective.collate,
             train_dataset=batches.train,
             eval_dataset=batches.eval or None,
-            callbacks=[_StepEnd(self.tally_step, stop), _RankCut(self._budget)],
+            callbacks=[_Clock(self.meter), _StepEnd(self.tally_step, stop), _RankCut(self._budget)],
         )
 
     def resume_tally(self, checkpoint: Path) -> None:
@@ -81,6 +83,7 @@ class SwiftTrainer(Trainer):
         self.tally.seconds += now - self._clock
         self._clock = now
         self.tally.end_step()
+        self.meter.end_step()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return self._batches.order
@@ -100,6 +103,7 @@ class SwiftTrainer(Trainer):
         loss = super().training_step(model, inputs, num_items_in_batch)
         value = loss.item()
         self.tally.add_batch(value, rows, tokens, targets)
+        self.meter.add_batch(inputs["lengths"].tolist(), targets)
         if not math.isfinite(value):
             raise self._not_finite("loss", value, rows)
         return loss
@@ -133,7 +137,7 @@ class SwiftTrainer(Trainer):
         model: Any = self.model_wrapped
         model.eval()
         total, divisor, score = 0.0, 0.0, self._objective.score()
-        with torch.no_grad():
+        with self.meter.paused(), torch.no_grad():
             for batch in self.get_eval_dataloader(eval_dataset):
                 inputs = self._prepare_inputs(batch)
                 loss, outputs = self.compute_loss(model, inputs, True, num_items_in_batch=1)
@@ -158,6 +162,7 @@ class SwiftTrainer(Trainer):
                 "loss": self.tally.take_window(),
                 "learning_rate": logs["learning_rate"],
                 "grad_norm": float(logs["grad_norm"]),
+                **self.meter.take_window(),
             }
             self._metrics.append({**place, **line})
         elif "eval_loss" in logs:
@@ -170,11 +175,12 @@ class SwiftTrainer(Trainer):
         if path.exists():
             return
         try:
-            super()._save_checkpoint(model, trial)
-            self.tally.save(path)
-            if self._budget:
-                self._budget.save(path)
-            checkpoints.seal(path, self._job.identity())
+            with self.meter.paused():
+                super()._save_checkpoint(model, trial)
+                self.tally.save(path)
+                if self._budget:
+                    self._budget.save(path)
+                checkpoints.seal(path, self._job.identity())
         except BaseException:
             # A full disk gets its room back; a half checkpoint is of no use to anyone.
             shutil.rmtree(path, ignore_errors=True)
@@ -194,6 +200,17 @@ class SwiftTrainer(Trainer):
             do="look at these rows in the template stage's output, lower train.learning_rate, "
             "or set train.max_grad_norm",
         )
+
+
+class _Clock(TrainerCallback):
+    """Starts the meter when the training starts, after everything was loaded."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count time from here on."""
+        self._meter.start()
 
 
 class _StepEnd(TrainerCallback):

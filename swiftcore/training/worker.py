@@ -107,6 +107,7 @@ def _train(job: TrainJob, files: Workspace, stop: StopRequest) -> TrainResult:
         "trainable_parameters": count.trainable,
         "total_parameters": count.total,
         **batches.metrics,
+        **_speed(trainer),
     }
     return TrainResult(
         metrics={name: float(value) for name, value in metrics.items() if value is not None},
@@ -114,6 +115,13 @@ def _train(job: TrainJob, files: Workspace, stop: StopRequest) -> TrainResult:
         resumed_from=begun["resumed_from"],
         notes=notes,
     )
+
+
+def _speed(trainer: Any) -> dict[str, float]:
+    """Return what the meter saw; tokens a second of the whole run are the tally's."""
+    figures = trainer.meter.of_run()
+    figures.pop("tokens_per_second", None)
+    return figures
 
 
 def _run(trainer: Any, found: checkpoints.Checkpoint | None, steps: int) -> None:

@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from normalizing import kept, why_rejected
 
 from swiftcore.data import normalize_rows
 from swiftcore.errors import DataError, UsageError
@@ -13,18 +14,6 @@ USER, ASSISTANT = {"role": "user", "content": "q"}, {"role": "assistant", "conte
 SYSTEM = {"role": "system", "content": "S"}
 TURN = [USER, ASSISTANT]
 CALL = '{"name": "f", "arguments": {"b": 1, "a": 2}}'
-
-
-def _one(row: object, **options: object) -> dict:
-    rows, quarantine = normalize_rows([row], **options)
-    assert not quarantine, quarantine
-    return rows[0]
-
-
-def _reason(row: object) -> str:
-    rows, quarantine = normalize_rows([row])
-    assert rows == []
-    return quarantine[0].reason
 
 
 @pytest.mark.parametrize(
@@ -61,12 +50,12 @@ def _reason(row: object) -> str:
     ids=lambda value: json.dumps(value)[:60] if isinstance(value, dict) else None,
 )
 def test_a_format_becomes_messages(row, messages):
-    assert _one(row) == {"messages": messages}
+    assert kept(row) == {"messages": messages}
 
 
 def test_instruction_and_input_are_joined_with_a_newline():
     row = {"instruction": "do", "input": "x", "output": "r"}
-    assert _one(row)["messages"][0]["content"] == "do\nx"
+    assert kept(row)["messages"][0]["content"] == "do\nx"
 
 
 @pytest.mark.parametrize(
@@ -82,7 +71,7 @@ def test_instruction_and_input_are_joined_with_a_newline():
 )
 def test_tool_roles_have_one_name(name, role):
     row = {"messages": [USER, {"role": name, "content": CALL}, ASSISTANT]}
-    assert _one(row)["messages"][1] == {"role": role, "content": CALL}
+    assert kept(row)["messages"][1] == {"role": role, "content": CALL}
 
 
 def test_openai_tool_calls_become_tool_call_messages_with_their_key_order():
@@ -97,7 +86,7 @@ def test_openai_tool_calls_become_tool_call_messages_with_their_key_order():
             {"role": "assistant", "content": "r", "tool_calls": []},
         ]
     }
-    assert _one(row)["messages"] == [
+    assert kept(row)["messages"] == [
         USER,
         {"role": "tool_call", "content": CALL, "loss": False},
         {"role": "tool_call", "content": '{"name": "g", "arguments": {}}', "loss": False},
@@ -108,16 +97,16 @@ def test_openai_tool_calls_become_tool_call_messages_with_their_key_order():
 
 def test_loss_flags_of_messages_are_kept():
     row = {"messages": [USER, {**ASSISTANT, "loss": False, "loss_scale": 0.5, "weight": 1}]}
-    assert _one(row)["messages"][1] == {**ASSISTANT, "loss": False, "loss_scale": 0.5}
+    assert kept(row)["messages"][1] == {**ASSISTANT, "loss": False, "loss_scale": 0.5}
 
 
 @pytest.mark.parametrize("as_text", [False, True])
 def test_tools_are_json_text_with_the_key_order_of_the_source(as_text):
     tools = [{"type": "function", "function": {"name": "f", "description": "é", "a": 1}}]
     text = json.dumps(tools, ensure_ascii=False)
-    assert _one({"messages": TURN, "tools": text if as_text else tools})["tools"] == text
-    assert _one({"messages": TURN, "tools": [json.dumps(tools[0])]})["tools"] == text
-    assert "tools" not in _one({"messages": TURN, "tools": "[]" if as_text else []})
+    assert kept({"messages": TURN, "tools": text if as_text else tools})["tools"] == text
+    assert kept({"messages": TURN, "tools": [json.dumps(tools[0])]})["tools"] == text
+    assert "tools" not in kept({"messages": TURN, "tools": "[]" if as_text else []})
 
 
 def test_preference_and_label_columns_are_kept_and_others_only_on_request():
@@ -131,15 +120,15 @@ def test_preference_and_label_columns_are_kept_and_others_only_on_request():
         "extra": 1,
         "empty": None,
     }
-    kept = {"messages", "rejected_response", "label", "margin", "channel"}
-    assert set(_one(row)) == kept
-    assert set(_one(row, remove_unused_columns=False)) == kept | {"solution", "extra"}
+    columns = {"messages", "rejected_response", "label", "margin", "channel"}
+    assert set(kept(row)) == columns
+    assert set(kept(row, remove_unused_columns=False)) == columns | {"solution", "extra"}
 
 
 def test_a_solution_answers_a_query_and_stays_a_column_for_rewards():
     row = {"query": "q", "solution": "r"}
-    assert _one(row, remove_unused_columns=False) == {"messages": TURN, "solution": "r"}
-    assert _one(row) == {"messages": TURN}
+    assert kept(row, remove_unused_columns=False) == {"messages": TURN, "solution": "r"}
+    assert kept(row) == {"messages": TURN}
 
 
 def test_rejected_dialogues_and_samples_are_made_standard_too():
@@ -151,17 +140,17 @@ def test_rejected_dialogues_and_samples_are_made_standard_too():
         "rejected_messages": [SYSTEM, *bad],
         "negative_messages": [bad],
     }
-    assert _one(row | {"system": "S"}) == standard
+    assert kept(row | {"system": "S"}) == standard
     pair = {"query": "q", "response": "r", "rejected_messages": sharegpt, "system": "S"}
-    assert _one(pair)["rejected_messages"] == standard["rejected_messages"]
+    assert kept(pair)["rejected_messages"] == standard["rejected_messages"]
     listed = {"messages": TURN, "rejected_response": [bad[1]]}
-    assert _one(listed)["rejected_response"] == [bad[1]]
+    assert kept(listed)["rejected_response"] == [bad[1]]
 
 
 def test_media_columns_become_lists_and_boxes_are_ordered():
     row = {"query": "q", "response": "r", "image": "a.jpg", "video": "b.mp4"}
     row["objects"] = {"bbox": [[5, 1, 2, 3]], "ref": ["x"]}
-    assert _one(row) == {
+    assert kept(row) == {
         "messages": TURN,
         "images": [{"bytes": None, "path": "a.jpg"}],
         "videos": ["b.mp4"],
@@ -208,7 +197,7 @@ def test_media_columns_become_lists_and_boxes_are_ordered():
     ],
 )
 def test_a_row_without_standard_form_is_quarantined_with_the_reason(row, reason):
-    assert reason in _reason(row)
+    assert reason in why_rejected(row)
 
 
 def test_good_and_bad_rows_add_up_and_keep_their_place():
@@ -224,9 +213,9 @@ def test_strict_raises_at_the_first_bad_row():
 
 
 def test_columns_are_renamed_first_and_in_any_case():
-    assert _one({"A": "q", "B": "r"}, columns={"a": "query", "b": "response"}) == {"messages": TURN}
+    assert kept({"A": "q", "B": "r"}, columns={"a": "query", "b": "response"}) == {"messages": TURN}
     taken = {"a": "q", "query": "old", "response": "r"}
-    assert _one(taken, columns={"a": "query"}) == {"messages": TURN}
+    assert kept(taken, columns={"a": "query"}) == {"messages": TURN}
 
 
 def test_a_rename_to_a_name_nothing_reads_is_a_usage_error():

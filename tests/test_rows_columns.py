@@ -4,23 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+from normalizing import kept, why_rejected
 
-from swiftcore.data import RejectedRow, RowNormalizer, normalize_rows
+from swiftcore.data import RejectedRow, RowNormalizer
 
 USER, ASSISTANT = {"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}
 TURN = {"messages": [USER, ASSISTANT]}
-
-
-def _one(row: object, **options: object) -> dict:
-    rows, quarantine = normalize_rows([row], **options)
-    assert not quarantine, quarantine
-    return rows[0]
-
-
-def _reason(row: object, **options: object) -> str:
-    rows, quarantine = normalize_rows([row], **options)
-    assert rows == []
-    return quarantine[0].reason
 
 
 @pytest.mark.parametrize(
@@ -33,7 +22,7 @@ def _reason(row: object, **options: object) -> str:
     ],
 )
 def test_a_null_column_is_no_rival(row):
-    assert _one(row) == TURN
+    assert kept(row) == TURN
 
 
 def test_rivals_are_named_and_not_guessed():
@@ -46,14 +35,14 @@ def test_rivals_are_named_and_not_guessed():
 
 def test_two_columns_renamed_to_one_name_are_no_row_unless_one_is_null():
     columns = {"a": "query", "b": "query"}
-    assert "renames both a and b to query" in _reason({"a": "q", "b": "x"}, columns=columns)
-    assert _one({"a": "q", "b": None, "response": "r"}, columns=columns) == TURN
+    assert "renames both a and b to query" in why_rejected({"a": "q", "b": "x"}, columns=columns)
+    assert kept({"a": "q", "b": None, "response": "r"}, columns=columns) == TURN
 
 
 def test_a_renamed_column_wins_unless_it_is_null():
     columns = {"a": "query"}
-    assert _one({"a": "q", "query": "old", "response": "r"}, columns=columns) == TURN
-    assert _one({"a": None, "query": "q", "response": "r"}, columns=columns) == TURN
+    assert kept({"a": "q", "query": "old", "response": "r"}, columns=columns) == TURN
+    assert kept({"a": None, "query": "q", "response": "r"}, columns=columns) == TURN
 
 
 def test_every_dropped_column_is_counted_for_standard_rows_only():
@@ -87,12 +76,12 @@ def test_a_list_is_several_answers_to_a_question_and_paragraphs_without_one():
     assert normalizer.standard_row({"query": "q", "answers": ["r", "s"]}) == TURN
     assert normalizer.notes == {"only the first of several responses is used": 1}
     document = {"title": "t", "content": ["one", "two"]}
-    assert _one(document) == {"messages": [{"role": "assistant", "content": "one\ntwo"}]}
+    assert kept(document) == {"messages": [{"role": "assistant", "content": "one\ntwo"}]}
 
 
 def test_a_prompt_of_messages_is_continued():
     row = {"prompt": [USER], "completion": [ASSISTANT]}
-    assert _one(row) == TURN
+    assert kept(row) == TURN
 
 
 @pytest.mark.parametrize(
@@ -111,13 +100,13 @@ def test_a_prompt_of_messages_is_continued():
     ],
 )
 def test_labels_that_a_table_stored_as_text_are_read(given, label):
-    found = _one(TURN | {"label": given})["label"]
+    found = kept(TURN | {"label": given})["label"]
     assert (found, type(found)) == (label, type(label))
 
 
 def test_settings_and_channels_of_a_row():
     row = TURN | {"chat_template_kwargs": '{"enable_thinking": true}', "channel": 3}
-    assert _one(row) == TURN | {"chat_template_kwargs": {"enable_thinking": True}, "channel": "3"}
+    assert kept(row) == TURN | {"chat_template_kwargs": {"enable_thinking": True}, "channel": "3"}
 
 
 @pytest.mark.parametrize(
@@ -133,11 +122,11 @@ def test_settings_and_channels_of_a_row():
     ],
 )
 def test_columns_without_meaning_are_quarantined(columns, reason):
-    assert reason in _reason(TURN | columns)
+    assert reason in why_rejected(TURN | columns)
 
 
 def test_tools_as_a_python_literal_become_json():
-    assert _one(TURN | {"tools": "[{'name': 'f', 'a': None}]"})["tools"] == (
+    assert kept(TURN | {"tools": "[{'name': 'f', 'a': None}]"})["tools"] == (
         '[{"name": "f", "a": null}]'
     )
 
@@ -155,15 +144,15 @@ def test_tools_as_a_python_literal_become_json():
     ],
 )
 def test_a_reason_names_the_mapping_that_makes_the_row_good(row, columns):
-    reason = _reason(row)
+    reason = why_rejected(row)
     first = next(iter(columns.items()))
     assert "{}: {}".format(*map(repr, first)) in reason
-    assert _one(row, columns=columns)["messages"]
+    assert kept(row, columns=columns)["messages"]
 
 
 def test_a_document_of_rows_is_told_from_a_row():
     examples = [{"input": "a", "target": "b"}, {"input": "c", "target": "d"}]
-    assert "examples is a list of rows" in _reason({"canary": "x", "examples": examples})
+    assert "examples is a list of rows" in why_rejected({"canary": "x", "examples": examples})
 
 
 def test_the_example_of_the_docs_is_true():

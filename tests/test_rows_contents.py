@@ -3,27 +3,16 @@
 import json
 
 import pytest
+from normalizing import kept, why_rejected
 
-from swiftcore.data import RowNormalizer, normalize_rows
+from swiftcore.data import RowNormalizer
 
 USER, ASSISTANT = {"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}
 CALL = '{"name": "f", "arguments": {"b": 1, "a": 2}}'
 
 
-def _one(row: object, **options: object) -> dict:
-    rows, quarantine = normalize_rows([row], **options)
-    assert not quarantine, quarantine
-    return rows[0]
-
-
 def _messages(*messages: dict) -> list:
-    return _one({"messages": list(messages)})["messages"]
-
-
-def _reason(row: object) -> str:
-    rows, quarantine = normalize_rows([row])
-    assert rows == []
-    return quarantine[0].reason
+    return kept({"messages": list(messages)})["messages"]
 
 
 def _user(*parts: dict) -> dict:
@@ -78,22 +67,22 @@ def test_text_parts_are_joined_as_they_are(parts):
     ],
 )
 def test_a_media_part_becomes_a_tag_and_an_entry_of_its_column(part, column, medium):
-    row = _one({"messages": [_user({"type": "text", "text": "see "}, part), ASSISTANT]})
+    row = kept({"messages": [_user({"type": "text", "text": "see "}, part), ASSISTANT]})
     assert row["messages"][0]["content"] == f"see <{column[:-1]}>"
     assert row[column] == [medium]
 
 
 def test_a_media_part_without_content_takes_the_entry_of_the_column():
     message = _user({"type": "image"}, {"type": "text", "text": "what"})
-    row = _one({"messages": [message, ASSISTANT], "images": ["a.jpg"]})
+    row = kept({"messages": [message, ASSISTANT], "images": ["a.jpg"]})
     assert row["messages"][0]["content"] == "<image>what"
     assert row["images"] == [{"bytes": None, "path": "a.jpg"}]
-    assert "no column images" in _reason({"messages": [message, ASSISTANT]})
+    assert "no column images" in why_rejected({"messages": [message, ASSISTANT]})
 
 
 def test_parts_and_a_column_that_both_bring_images_have_no_known_order():
     row = {"messages": [_user({"type": "image", "image": "a.jpg"}), ASSISTANT], "images": ["b.jpg"]}
-    assert "images is given although content parts bring images too" in _reason(row)
+    assert "images is given although content parts bring images too" in why_rejected(row)
 
 
 def test_anthropic_blocks_become_calls_and_responses_in_the_order_of_the_calls():
@@ -221,12 +210,12 @@ def test_weights_of_answers_are_kept(flags, kept):
 def test_developer_is_the_system_and_a_system_of_parts_is_text():
     assert _messages({"role": "developer", "content": "S"}, USER)[0]["role"] == "system"
     row = {"system": [{"type": "text", "text": "S"}], "messages": [USER, ASSISTANT]}
-    assert _one(row)["messages"][0] == {"role": "system", "content": "S"}
+    assert kept(row)["messages"][0] == {"role": "system", "content": "S"}
 
 
 def test_a_dialogue_alone_in_a_list_is_that_dialogue():
-    assert _one({"messages": [[USER, ASSISTANT]]})["messages"] == [USER, ASSISTANT]
-    assert "holds 2 dialogues" in _reason({"messages": [[USER], [USER]]})
+    assert kept({"messages": [[USER, ASSISTANT]]})["messages"] == [USER, ASSISTANT]
+    assert "holds 2 dialogues" in why_rejected({"messages": [[USER], [USER]]})
 
 
 def test_a_result_that_is_data_stays_data():
@@ -261,4 +250,4 @@ def test_keys_that_are_left_out_are_counted():
     ],
 )
 def test_what_text_cannot_hold_is_quarantined_with_the_place(message, reason):
-    assert reason in _reason({"messages": [USER, message]})
+    assert reason in why_rejected({"messages": [USER, message]})

@@ -3,6 +3,7 @@
 import base64
 
 import pytest
+from normalizing import kept
 
 from swiftcore.data import RejectedRow, RowNormalizer, normalize_rows
 
@@ -13,12 +14,6 @@ PNG = base64.b64decode(
 
 def _row(text: str = "<image>what", **columns: object) -> dict:
     return {"query": text, "response": "r", **columns}
-
-
-def _one(row: object) -> dict:
-    rows, quarantine = normalize_rows([row])
-    assert not quarantine, quarantine
-    return rows[0]
 
 
 @pytest.mark.parametrize(
@@ -33,13 +28,13 @@ def _one(row: object) -> dict:
     ],
 )
 def test_images_have_one_form(given, images):
-    assert _one(_row(images=given))["images"] == images
-    assert _one(_one(_row(images=given)))["images"] == images
+    assert kept(_row(images=given))["images"] == images
+    assert kept(kept(_row(images=given)))["images"] == images
 
 
 def test_an_image_of_pillow_is_written_out():
     image = pytest.importorskip("PIL.Image").new("RGB", (1, 1))
-    (found,) = _one(_row(images=[image]))["images"]
+    (found,) = kept(_row(images=[image]))["images"]
     assert base64.b64decode(found["bytes"]).startswith(b"\x89PNG")
 
 
@@ -47,17 +42,17 @@ def test_samples_have_media_of_their_own():
     row = {"messages": [{"role": "user", "content": "<image>"}], "images": ["a.jpg"]}
     row["positive_messages"] = [[{"role": "user", "content": "<image>"}]]
     row["positive_images"] = [["b.jpg"]]
-    assert _one(row)["positive_images"] == [["b.jpg"]]
+    assert kept(row)["positive_images"] == [["b.jpg"]]
     part = {"role": "user", "content": [{"type": "image", "image": "c.jpg"}]}
     row = {"messages": [part], "rejected_messages": [part, {"role": "assistant", "content": "x"}]}
-    assert _one(row)["rejected_images"] == [{"bytes": None, "path": "c.jpg"}]
+    assert kept(row)["rejected_images"] == [{"bytes": None, "path": "c.jpg"}]
 
 
 def test_missing_tags_are_put_before_the_first_user_message_when_asked_for():
     row = _row("what", images=["a.jpg", "b.jpg"], audio="c.wav", system="S")
     messages = RowNormalizer(add_media_tags=True).standard_row(row)["messages"]
     assert messages[1]["content"] == "<audio><image><image>what"
-    assert _one(row)["messages"][1]["content"] == "what"
+    assert kept(row)["messages"][1]["content"] == "what"
     document = {"text": "d", "image": "a.jpg"}
     with pytest.raises(RejectedRow, match="no message is the user's"):
         RowNormalizer(add_media_tags=True).standard_row(document)

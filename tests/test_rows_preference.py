@@ -1,8 +1,7 @@
 """Preference rows in the spellings of their authors, and rows of a query with documents."""
 
 import pytest
-
-from swiftcore.data import normalize_rows
+from normalizing import kept, why_rejected
 
 SYSTEM = {"role": "system", "content": "S"}
 USER, GOOD, BAD = (
@@ -20,18 +19,6 @@ def _turn(role: str, text: str) -> dict:
 
 def _doc(text: str) -> list:
     return [{"role": "user", "content": text}]
-
-
-def _one(row: object, **options: object) -> dict:
-    rows, quarantine = normalize_rows([row], **options)
-    assert not quarantine, quarantine
-    return rows[0]
-
-
-def _reason(row: object, **options: object) -> str:
-    rows, quarantine = normalize_rows([row], **options)
-    assert rows == []
-    return quarantine[0].reason
 
 
 @pytest.mark.parametrize(
@@ -78,12 +65,12 @@ def _reason(row: object, **options: object) -> str:
     ],
 )
 def test_a_preference_row_becomes_a_chosen_and_a_rejected_side(row, expected):
-    assert _one(row) == expected
+    assert kept(row) == expected
 
 
 def test_a_transcript_keeps_its_turns():
     said = "\n\nHuman: a\nb\n\nAssistant: c\n\nHuman: d\n\nAssistant:"
-    row = _one({"chosen": said, "rejected": f"{said} e"})
+    row = kept({"chosen": said, "rejected": f"{said} e"})
     assert [message["content"] for message in row["messages"]] == ["a\nb", "c", "d", ""]
     assert row["rejected_messages"][3] == {"role": "assistant", "content": "e"}
 
@@ -91,7 +78,7 @@ def test_a_transcript_keeps_its_turns():
 def test_a_rejected_answer_with_calls_stays_a_list():
     call = {"role": "tool_call", "content": '{"name": "f", "arguments": {}}'}
     row = {"prompt": "q", "chosen": [GOOD], "rejected": [call, BAD]}
-    assert _one(row)["rejected_response"] == [call, BAD]
+    assert kept(row)["rejected_response"] == [call, BAD]
 
 
 @pytest.mark.parametrize(
@@ -109,12 +96,12 @@ def test_a_rejected_answer_with_calls_stays_a_list():
     ],
 )
 def test_a_preference_row_without_two_sides_is_quarantined(row, reason):
-    assert reason in _reason(row)
+    assert reason in why_rejected(row)
 
 
 def test_the_mapping_that_a_reason_names_makes_the_row_good():
     row = {"query": "q", "response": "a", "rejected_response": ["b", "c"]}
-    mapped = _one(row, columns={"response": "positive", "rejected_response": "negative"})
+    mapped = kept(row, columns={"response": "positive", "rejected_response": "negative"})
     assert mapped == {
         "messages": [USER],
         "positive_messages": [_doc("a")],
@@ -145,20 +132,20 @@ def test_a_query_with_documents_becomes_an_embedding_row(row, negatives):
     expected = {"messages": [USER], "positive_messages": [_doc("d")]}
     if negatives:
         expected["negative_messages"] = [_doc(text) for text in negatives]
-    assert _one(row) == expected
+    assert kept(row) == expected
 
 
 def test_two_sentences_with_a_score_are_an_embedding_row():
     row = {"sentence1": "q", "sentence2": "d", "score": "0.8"}
-    assert _one(row) == {"messages": [USER], "positive_messages": [_doc("d")], "label": 0.8}
+    assert kept(row) == {"messages": [USER], "positive_messages": [_doc("d")], "label": 0.8}
 
 
 def test_two_sentences_with_a_label_need_a_mapping():
     row = {"text1": "q", "text2": "d", "label": 1}
-    assert "{'text1': 'query', 'text2': 'positive'}" in _reason(row)
-    embedding = _one(row, columns={"text1": "query", "text2": "positive"})
+    assert "{'text1': 'query', 'text2': 'positive'}" in why_rejected(row)
+    embedding = kept(row, columns={"text1": "query", "text2": "positive"})
     assert embedding == {"messages": [USER], "positive_messages": [_doc("d")], "label": 1}
-    classes = _one(row, columns={"text1": "instruction", "text2": "input"})
+    classes = kept(row, columns={"text1": "instruction", "text2": "input"})
     assert classes == {"messages": [{"role": "user", "content": "q\nd"}], "label": 1}
 
 
@@ -172,4 +159,4 @@ def test_two_sentences_with_a_label_need_a_mapping():
     ],
 )
 def test_documents_without_meaning_are_quarantined(row, reason):
-    assert reason in _reason(row)
+    assert reason in why_rejected(row)

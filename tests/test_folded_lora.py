@@ -11,10 +11,17 @@ from test_training_side_by_side import (
     packed_loss,
     some_rows,
 )
-from training_setup import counting_rows, folder_bytes, make_job, tiny_base, write_encoded
+from training_setup import (
+    counting_rows,
+    folder_bytes,
+    make_job,
+    tiny_base,
+    train_in_this_process,
+    write_encoded,
+)
 
 from swiftcore.recipe import TunerSection
-from swiftcore.training import run_training, worker
+from swiftcore.training import worker
 from swiftcore.training.batches import Collator
 from swiftcore.training.loss import label_loss
 from swiftcore.training.row_attention import attend_by_row
@@ -229,7 +236,7 @@ def test_a_run_says_so_and_can_do_without(tmp_path):
     base = tiny_base(tmp_path / "base")
     encoded = write_encoded(tmp_path / "encoded", counting_rows(8))
     exact = {"tuner": {"lora_dropout": 0.0}, "max_steps": 1}
-    result = run_training(make_job(tmp_path / "on", base, encoded, **exact))
+    result = train_in_this_process(make_job(tmp_path / "on", base, encoded, **exact))
     assert "LoRA folded into one product in 14 layers" in result.notes
     said = "logits of label tokens alone, a chunk at a time, gradient in the forward"
     assert said in result.notes

@@ -15,6 +15,7 @@ from training_setup import (
     make_job,
     timeless,
     tiny_base,
+    train_in_this_process,
     write_encoded,
 )
 
@@ -52,7 +53,7 @@ def inputs(tmp_path_factory):
 def uninterrupted(inputs, tmp_path_factory):
     """60 steps of LoRA with dropout; logging, saving and epochs end at different steps."""
     job = make_job(tmp_path_factory.mktemp("whole"), *inputs, **STEPS)
-    run_training(job)
+    train_in_this_process(job)
     return job
 
 
@@ -140,7 +141,7 @@ def test_sigterm_writes_a_checkpoint_and_the_next_run_ends_the_same(
     assert "its checkpoint is kept" in output
     wait_until_gone(worker)
     assert not job.out_dir.exists()
-    result = run_training(job)
+    result = train_in_this_process(job)
     assert result.resumed_from is not None
     assert 8 <= result.resumed_from < 60
     assert_same_end(job, uninterrupted)
@@ -218,7 +219,7 @@ def test_smaller_batches_train_the_same(inputs, uninterrupted, tmp_path):
         update={"micro_batch_size": 1, "work_dir": tmp_path / "w2", "out_dir": tmp_path / "o2"}
     )
     losses = [
-        [line["loss"] for line in read_lines(run_training(j).history) if "loss" in line]
+        [line["loss"] for line in read_lines(train_in_this_process(j).history) if "loss" in line]
         for j in (job, small)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)

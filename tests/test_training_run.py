@@ -11,6 +11,7 @@ from training_setup import (
     make_job,
     timeless,
     tiny_base,
+    train_in_this_process,
     write_encoded,
 )
 
@@ -18,6 +19,7 @@ from swiftcore.errors import DataError, ModelMissing, TrainingFailed, UsageError
 from swiftcore.models import load_adapted_model, load_model
 from swiftcore.training import run_training
 from swiftcore.training.metrics import MEASURED, read_lines
+from swiftcore.training.workspace import Workspace
 
 pytestmark = pytest.mark.road
 
@@ -53,7 +55,7 @@ def finished(tmp_path_factory, base, encoded):
 
 
 def test_loss_falls_and_the_numbers_agree(finished):
-    _job, result, listener = finished
+    job, result, listener = finished
     metrics = result.metrics
     assert metrics["steps"] == 20
     assert metrics["last_loss"] < 0.95 * metrics["first_loss"]
@@ -64,6 +66,7 @@ def test_loss_falls_and_the_numbers_agree(finished):
     assert 0 < metrics["trainable_parameters"] < metrics["total_parameters"]
     assert result.resumed_from is None
     folding, head = result.notes
+    assert all(note in Workspace(job.work_dir).log.read_text() for note in result.notes)
     assert folding.startswith("LoRA folded into one product in 0 layers; left to peft: 14 with dro")
     assert head == "logits of label tokens alone, a chunk at a time, gradient in the forward"
     lines = read_lines(result.history)
@@ -133,7 +136,7 @@ def test_checkpoints_are_sealed_and_limited(finished):
 
 def test_a_finished_run_started_again_writes_the_same_and_trains_no_step(finished, tmp_path):
     job, result, _ = finished
-    again = run_training(job.model_copy(update={"out_dir": tmp_path / "again"}))
+    again = train_in_this_process(job.model_copy(update={"out_dir": tmp_path / "again"}))
     assert again.resumed_from == 20
     assert folder_bytes(tmp_path / "again") == folder_bytes(job.out_dir)
     assert again.metrics["train_loss"] == result.metrics["train_loss"]
@@ -144,7 +147,9 @@ def test_full_training_repeats_byte_for_byte_in_another_place(base, encoded, tmp
         make_job(tmp_path / name, base, encoded, tuner={"train_type": "full"}, max_steps=6)
         for name in ("a", "b")
     ]
-    lines = [timeless(read_lines(run_training(job).history)) for job in jobs]
+    # One in a process of its own, one in this process: what else it has done makes no difference.
+    runs = zip((run_training, train_in_this_process), jobs, strict=True)
+    lines = [timeless(read_lines(train(job).history)) for train, job in runs]
     assert lines[0] == lines[1]
     assert folder_bytes(jobs[0].out_dir) == folder_bytes(jobs[1].out_dir)
     model = load_model(jobs[0].out_dir)
@@ -159,7 +164,7 @@ def test_loss_that_is_not_finite_stops_with_step_and_rows(base, encoded, tmp_pat
         tmp_path, base, encoded, tuner={"train_type": "full"}, learning_rate=1e30, save_steps=1
     )
     with pytest.raises(TrainingFailed) as caught:
-        run_training(job)
+        train_in_this_process(job)
     error = caught.value
     assert "is nan" in error.message or "is inf" in error.message
     assert "step 2" in error.where
@@ -183,7 +188,7 @@ def test_an_empty_split_is_refused(base, tmp_path):
 
 def test_unknown_schedule_names_the_known_ones(base, encoded, tmp_path):
     with pytest.raises(UsageError) as caught:
-        run_training(make_job(tmp_path, base, encoded, lr_scheduler_type="cosin"))
+        train_in_this_process(make_job(tmp_path, base, encoded, lr_scheduler_type="cosin"))
     assert caught.value.found == "cosin"
     assert "cosine" in caught.value.expected
 

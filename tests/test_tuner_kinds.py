@@ -9,7 +9,14 @@ from typing import get_args
 import pytest
 import torch
 from torch import nn
-from training_setup import counting_rows, folder_bytes, make_job, tiny_base, write_encoded
+from training_setup import (
+    counting_rows,
+    folder_bytes,
+    make_job,
+    tiny_base,
+    train_in_this_process,
+    write_encoded,
+)
 
 from swiftcore.errors import UsageError
 from swiftcore.export import merge_adapter
@@ -18,7 +25,6 @@ from swiftcore.models.files import read_json
 from swiftcore.recipe import MergeSection, TunerSection
 from swiftcore.recipe.sections import TrainType
 from swiftcore.template import get_template, write_template_settings
-from swiftcore.training import run_training
 from swiftcore.tuners import (
     count_parameters,
     load_adapter,
@@ -360,12 +366,12 @@ def test_a_stopped_run_ends_with_the_bytes_of_a_whole_one(tmp_path, tuner):
         make_job(tmp_path / name, base, encoded, tuner=tuner, save_steps=4, learning_rate=1e-3)
         for name in ("whole", "stopped")
     )
-    metrics = run_training(whole).metrics
+    metrics = train_in_this_process(whole).metrics
     assert metrics["last_loss"] < metrics["first_loss"]
     # What a kill after step 8 of 12 leaves.
     shutil.copytree(whole.work_dir, stopped.work_dir)
     shutil.rmtree(stopped.work_dir / "checkpoints/checkpoint-12")
-    assert run_training(stopped).resumed_from == 8
+    assert train_in_this_process(stopped).resumed_from == 8
     assert folder_bytes(stopped.out_dir) == folder_bytes(whole.out_dir)
     config = read_json(whole.out_dir / "adapter_config.json")
     assert config["base_model_name_or_path"] == "base"

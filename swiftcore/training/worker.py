@@ -33,7 +33,8 @@ def main(arguments: Sequence[str]) -> int:
     job = TrainJob.model_validate_json(job_file.read_text(encoding="utf-8"))
     files = Workspace(job.work_dir)
     try:
-        result = _train(job, files, stop)
+        _hide_unused_packages(job)
+        result = train(job, files, stop)
     except Exception as err:
         traceback.print_exc()
         error = as_swift_error(err, where=files.log)
@@ -43,11 +44,11 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _train(job: TrainJob, files: Workspace, stop: StopRequest) -> TrainResult:
+def train(job: TrainJob, files: Workspace, stop: StopRequest) -> TrainResult:
+    """Train in this process, from the newest verified checkpoint on, and return what came of it."""
     train_rows = require_labels(read_rows(job.encoded_dir, "train"), "train", job.encoded_dir)
     eval_rows = read_rows(job.encoded_dir, "val")
     _stop_if_asked(stop, None)
-    _hide_unused_packages(job)
 
     import torch
 

@@ -39,6 +39,7 @@ _ACTS_OTHERWISE = {
     "merge_lora": ("merge",),
     "to_cached_dataset": ("swift export",),
     "CUDA_VISIBLE_DEVICES": ("environment",),
+    "NPROC_PER_NODE": ("environment",),
     "PYTORCH_CUDA_ALLOC_CONF": ("environment",),
 }
 
@@ -72,7 +73,7 @@ _REASONS = {
     "stream": "a setting of each request to the endpoint",
     "logprobs": _NOT_BUILT,
     "use_flash_ckpt": "needs DLRover, which is not built yet",
-    "deepspeed": "distributed training is not built yet",
+    "deepspeed": "DeepSpeed is not built yet; NPROC_PER_NODE trains with DDP",
     "use_liger_kernel": "needs a GPU",
     "max_pixels": _MULTIMODAL,
     "norm_bbox": _MULTIMODAL,

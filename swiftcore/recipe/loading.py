@@ -78,7 +78,17 @@ def build_recipe(
     problems.raise_if_any()
     assert recipe is not None
     assert runtime is not None
-    return LoadedRecipe(recipe, runtime, path, overrides)
+    return LoadedRecipe(_counted_for(recipe, runtime), runtime, path, overrides)
+
+
+def _counted_for(recipe: Recipe, runtime: Runtime) -> Recipe:
+    """Write the number of processes into the recipe where it changes what a step is made of."""
+    train, num_processes = recipe.train, runtime.processes().world_size
+    counted = train.data_parallel_size is not None
+    if counted or train.rows_a_step(num_processes) == train.rows_a_step(1):
+        return recipe
+    train = train.model_copy(update={"data_parallel_size": num_processes})
+    return recipe.model_copy(update={"train": train})
 
 
 def _read(path: Path) -> str:

@@ -7,6 +7,15 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from swiftcore.errors import EnvironmentMissing, UsageError
+from swiftcore.recipe.processes import (
+    DEFAULT_TIMEOUT_SECONDS,
+    Backend,
+    Processes,
+    meeting_point,
+    number_of,
+)
+
 # The driver's entry points: NVIDIA, NVIDIA under WSL, AMD.
 _DEVICE_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
@@ -26,6 +35,35 @@ class Runtime(BaseModel):
     )
     num_threads: int | None = Field(
         default=None, ge=1, description="CPU threads of torch; default: cores"
+    )
+    nproc_per_node: int | None = Field(
+        default=None, ge=1, description="training processes here; default: NPROC_PER_NODE, else 1"
+    )
+    nnodes: int | None = Field(
+        default=None, ge=1, description="machines that train together; default: NNODES, else 1"
+    )
+    node_rank: int | None = Field(
+        default=None, ge=0, description="number of this machine; default: NODE_RANK, else 0"
+    )
+    master_addr: str | None = Field(
+        default=None, description="address of machine 0; default: MASTER_ADDR, else this machine"
+    )
+    master_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="port there; default: MASTER_PORT, else 29500, or a free one on one machine",
+    )
+    ddp_timeout: int | None = Field(
+        default=None,
+        ge=1,
+        description="seconds a training process waits for the others; default: 18000000",
+    )
+    ddp_backend: Backend | None = Field(
+        default=None, description="how processes talk; default: nccl on GPUs, else gloo"
+    )
+    ddp_find_unused_parameters: bool | None = Field(
+        default=None, description="let DDP look for parameters that a step does not use"
     )
     num_workers: int = Field(default=0, ge=0, description="processes that load training batches")
     dataset_num_proc: int | None = Field(
@@ -67,20 +105,78 @@ class Runtime(BaseModel):
             raise ValueError("logging_dir does nothing without report_to: [tensorboard]")
         return self
 
-    def threads(self) -> int:
-        """Return the number of CPU threads to use."""
-        return self.num_threads or os.cpu_count() or 1
+    def threads(self, num_processes: int = 1) -> int:
+        """Return the number of CPU threads to use in each of some processes."""
+        return self.num_threads or max(1, (os.cpu_count() or 1) // num_processes)
+
+    def processes(self) -> Processes:
+        """Return the training processes, from the fields and the variables torchrun reads.
+
+        Raises:
+            UsageError: a variable makes no sense, or a setting does nothing with one process.
+        """
+        nodes = number_of(self.nnodes, "NNODES", 1, 1)
+        per_node = number_of(self.nproc_per_node, "NPROC_PER_NODE", 1, 1)
+        if nodes * per_node == 1:
+            self._require_no_talk()
+            return Processes()
+        node_rank = number_of(self.node_rank, "NODE_RANK", 0, 0)
+        if node_rank >= nodes:
+            raise UsageError(
+                "there is no machine of this number",
+                where="runtime.node_rank or NODE_RANK",
+                found=f"{node_rank} of {nodes} machines",
+                expected=f"0 to {nodes - 1}",
+                do="count machines from 0, and set NNODES to how many there are",
+            )
+        addr, port = meeting_point(self.master_addr, self.master_port, nodes)
+        return Processes(
+            per_node=per_node,
+            nodes=nodes,
+            node_rank=node_rank,
+            master_addr=addr,
+            master_port=port,
+            timeout_seconds=self.ddp_timeout or DEFAULT_TIMEOUT_SECONDS,
+            backend=self.ddp_backend,
+            find_unused_parameters=self.ddp_find_unused_parameters,
+        )
+
+    def _require_no_talk(self) -> None:
+        names = ("master_addr", "master_port", "ddp_timeout", "ddp_backend")
+        given = [n for n in (*names, "ddp_find_unused_parameters") if getattr(self, n) is not None]
+        if given:
+            raise UsageError(
+                f"runtime.{given[0]} does nothing with one training process",
+                where=f"runtime.{given[0]}",
+                found=getattr(self, given[0]),
+                expected="several processes, or nothing here",
+                do="set NPROC_PER_NODE or runtime.nproc_per_node, or leave the setting out",
+            )
 
     def data_processes(self) -> int:
         """Return the number of processes that prepare rows."""
         return self.dataset_num_proc or os.cpu_count() or 1
 
     def resolved_device(self) -> str:
-        """Return the torch device string that `auto` stands for on this machine."""
+        """Return the torch device string that `auto` stands for on this machine.
+
+        Raises:
+            EnvironmentMissing: a GPU was asked for where none is.
+        """
+        # Without importing torch, which takes seconds.
+        none = sys.platform == "linux" and not any(Path(file).exists() for file in _DEVICE_FILES)
+        if self.device == "cuda" and none:
+            raise EnvironmentMissing(
+                "a GPU was asked for, and there is none",
+                where="runtime.device",
+                found="cuda, and no driver on this machine",
+                expected="a GPU with its driver",
+                do="set runtime.device: auto or cpu",
+            )
         if self.device != "auto":
             return self.device
-        if sys.platform == "linux" and not any(Path(file).exists() for file in _DEVICE_FILES):
-            return "cpu"  # without importing torch, which takes seconds
+        if none:
+            return "cpu"
         import torch
 
         if torch.cuda.is_available():

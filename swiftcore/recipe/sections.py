@@ -5,6 +5,7 @@ exists from the day something reads it; `swift args` lists the documented argume
 yet and says so. Where a run happens (device, paths, ports) is `Runtime`, in its own module.
 """
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,8 @@ _PISSA_ITERATIONS = re.compile(r"pissa_niter_[1-9]\d*")
 _REFUSED_STARTS = {
     "loftq": "peft's LoftQ needs a CUDA device and bitsandbytes",
 }
+# Rows of a step, at least, when the recipe leaves gradient accumulation open; ms-swift's number.
+_DEFAULT_STEP_ROWS = 16
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
@@ -403,6 +406,11 @@ class TrainSection(Section):
     gradient_accumulation_steps: int | None = Field(
         default=None, ge=1, description="default: as many as make a batch of at least 16 rows"
     )
+    data_parallel_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="processes per_device_train_batch_size is counted for; default: those that run",
+    )
     weight_decay: float = Field(default=0.1, ge=0, description="AdamW weight decay")
     adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW beta1")
     adam_beta2: float = Field(default=0.95, ge=0, lt=1, description="AdamW beta2")
@@ -462,6 +470,12 @@ class TrainSection(Section):
     save_strategy: Strategy = Field(default="steps", description="when checkpoints are written")
     save_steps: int = Field(default=500, ge=1, description="steps between checkpoints")
     save_total_limit: int | None = Field(default=None, ge=1, description="checkpoints to keep")
+
+    def rows_a_step(self, num_processes: int) -> int:
+        """Return the rows of an optimizer step when they are counted for so many processes."""
+        rows = self.per_device_train_batch_size * num_processes
+        steps = self.gradient_accumulation_steps
+        return rows * (math.ceil(_DEFAULT_STEP_ROWS / rows) if steps is None else steps)
 
     @model_validator(mode="after")
     def _batches_make_sense(self) -> "TrainSection":

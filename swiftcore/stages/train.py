@@ -19,6 +19,7 @@ def _config(recipe: Recipe) -> dict[str, Any]:
 def _run(run: StageRun) -> Produced:
     from swiftcore.training import TrainJob, run_training
 
+    processes = run.runtime.processes()
     job = TrainJob(
         train=run.recipe.train,
         tuner=run.recipe.tuner,
@@ -29,9 +30,10 @@ def _run(run: StageRun) -> Produced:
         torch_dtype=run.recipe.model.torch_dtype,
         attn_impl=run.recipe.model.attn_impl,
         device=run.runtime.resolved_device(),
-        num_threads=run.runtime.threads(),
+        num_threads=run.runtime.threads(processes.per_node),
         num_workers=run.runtime.num_workers,
         peak_flops=1e12 * peak if (peak := run.runtime.peak_tflops) else None,
+        processes=processes,
     )
     result = run_training(job, progress=run.progress, on_metrics=_listener(run))
     resumed = None if result.resumed_from is None else f"step {result.resumed_from}"

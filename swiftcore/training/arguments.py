@@ -16,7 +16,8 @@ def total_steps(job: TrainJob, num_rows: int) -> int:
     if job.train.max_steps > 0:
         return job.train.max_steps
     micro, accumulation = job.batch_plan()
-    per_epoch = math.ceil(math.ceil(num_rows / micro) / accumulation)
+    rounds = math.ceil(num_rows / (micro * job.processes.world_size))
+    per_epoch = math.ceil(rounds / accumulation)
     return math.ceil(job.train.num_train_epochs * per_epoch)
 
 

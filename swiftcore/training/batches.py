@@ -56,11 +56,12 @@ def plan_batches(job: TrainJob, rows: EncodedRows, eval_rows: EncodedRows | None
     longest = max(max(rows.lengths), max(eval_rows.lengths, default=0) if eval_rows else 0)
     if not train.packing:
         micro, accumulation = job.batch_plan()
+        sharers = job.processes.world_size
         order = RowOrder(
             rows.lengths,
             seed=train.seed,
             shuffle=train.train_dataloader_shuffle,
-            group_rows=micro * accumulation if train.group_by_length else None,
+            group_rows=micro * accumulation * sharers if train.group_by_length else None,
         )
         return Batches(rows, order, eval_rows, None, train.padding_free, longest)
     capacity = _capacity(job)

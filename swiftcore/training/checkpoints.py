@@ -64,10 +64,17 @@ def fault(folder: Path, identity: str) -> str | None:
     return None
 
 
-def newest_verified(folder: Path, identity: str) -> tuple[Checkpoint | None, list[str]]:
-    """Return the newest usable checkpoint, and a sentence on each newer one that is not."""
+def newest_verified(
+    folder: Path, identity: str, limit: int | None = None
+) -> tuple[Checkpoint | None, list[str]]:
+    """Return the newest usable checkpoint, and a sentence on each newer one that is not.
+
+    Those of steps above `limit` are passed over without a word.
+    """
     rejected = []
     for path in reversed(_by_step(folder)):
+        if limit is not None and _step(path) > limit:
+            continue
         problem = fault(path, identity)
         if problem is None:
             return Checkpoint(path, _step(path)), rejected

@@ -2,15 +2,13 @@
 
 import hashlib
 import json
-import math
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from swiftcore.errors import UsageError
+from swiftcore.recipe.processes import Processes
 from swiftcore.recipe.sections import Dtype, TrainSection, TunerSection
-
-# Rows in a batch, over all accumulation steps, when the recipe leaves accumulation open.
-_DEFAULT_BATCH_ROWS = 16
 
 
 class TrainJob(BaseModel):
@@ -36,6 +34,7 @@ class TrainJob(BaseModel):
     peak_flops: float | None = Field(
         default=None, gt=0, description="operations a second of the device; default: measured"
     )
+    processes: Processes = Field(default_factory=Processes)
     micro_batch_size: int | None = Field(
         default=None,
         ge=1,
@@ -43,13 +42,27 @@ class TrainJob(BaseModel):
     )
 
     def batch_plan(self) -> tuple[int, int]:
-        """Return (rows a forward, accumulation steps); their product is the recipe's batch."""
-        rows = self.train.per_device_train_batch_size
-        steps = self.train.gradient_accumulation_steps
-        if steps is None:
-            steps = max(1, math.ceil(_DEFAULT_BATCH_ROWS / rows))
-        micro = self.micro_batch_size or rows
-        return micro, steps * (rows // micro)
+        """Return (rows a forward, accumulation steps) of each process.
+
+        Over all processes they make the recipe's step, whatever the number of processes is.
+
+        Raises:
+            UsageError: the processes can't share a step's rows evenly.
+        """
+        sharers = self.processes.world_size
+        step = self.train.rows_a_step(self.train.data_parallel_size or sharers)
+        if step % sharers:
+            raise UsageError(
+                "the processes can't share the rows of a step",
+                where="train.per_device_train_batch_size, train.data_parallel_size",
+                found=f"{step} rows a step, {sharers} processes",
+                expected="as many rows for each process",
+                do="start another number of processes, or change the rows of a step",
+            )
+        share = step // sharers
+        largest = self.micro_batch_size or self.train.per_device_train_batch_size
+        micro = next(rows for rows in range(min(largest, share), 0, -1) if share % rows == 0)
+        return micro, share // micro
 
     def learning_rate(self) -> float:
         """Return the peak learning rate, with the default of the tuner type."""

@@ -1,9 +1,6 @@
 """Starting the training process and watching it until it ends."""
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,10 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from swiftcore.errors import Cancelled, SwiftError, from_dict
+from swiftcore.errors import Cancelled, SwiftError
 from swiftcore.models import require_model_folder
 from swiftcore.models.files import read_json
 from swiftcore.progress import Progress, Silent
+from swiftcore.training.distributed.team import (
+    Team,
+    crowding,
+    reported_failure,
+    start_team,
+    with_meeting_point,
+)
 from swiftcore.training.failures import OUT_OF_MEMORY, exit_error
 from swiftcore.training.job import TrainJob, TrainResult
 from swiftcore.training.metrics import Line, describe_line, read_lines
@@ -54,7 +58,7 @@ def run_training(
     """
     require_model_folder(job.model_dir)
     watch = _Watch(Workspace(job.work_dir), progress or Silent(), on_metrics)
-    notes: list[str] = []
+    notes = crowding(job)
     try:
         result = _attempt(job, watch, grace_seconds)
     except SwiftError as err:
@@ -122,67 +126,39 @@ class _Watch:
 def _attempt(job: TrainJob, watch: _Watch, grace_seconds: float) -> TrainResult:
     files = watch.files
     files.forget_attempt()
+    job = job.model_copy(update={"processes": with_meeting_point(job.processes)})
     files.job.write_text(job.model_dump_json(indent=2), encoding="utf-8")
     watch.restart()
     kills_before = _num_oom_kills()
     with _stop_signals() as stops, files.log.open("ab") as log:
-        process = _start(job, files, log)
+        team = start_team(job, files, log)
         try:
-            _wait(process, watch, stops, grace_seconds)
+            _wait(team, watch, stops, grace_seconds)
         except BaseException:
-            _end(process, grace_seconds)
+            _end(team, grace_seconds)
             raise
     watch.look()
-    return _outcome(process.returncode, files, bool(stops), _num_oom_kills() > kills_before)
+    return _outcome(team, job, files, bool(stops), _num_oom_kills() > kills_before)
 
 
-def _start(job: TrainJob, files: Workspace, log: Any) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "swiftcore.training.worker", str(files.job), str(os.getpid())]
-    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-    environment["OMP_NUM_THREADS"] = str(job.num_threads)
-    if job.device == "cuda":
-        # With several devices in sight transformers would split batches over them by itself.
-        visible = environment.get("CUDA_VISIBLE_DEVICES", "0")
-        environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        # A group of its own: Ctrl-C reaches this process alone, which then asks politely.
-        start_new_session=True,
-    )
-
-
-def _wait(
-    process: subprocess.Popen[bytes], watch: _Watch, stops: list[int], grace_seconds: float
-) -> None:
+def _wait(team: Team, watch: _Watch, stops: list[int], grace_seconds: float) -> None:
     passed_on, deadline = 0, float("inf")
-    while process.poll() is None:
+    while team.running():
         watch.look()
         if len(stops) > passed_on:
             passed_on = len(stops)
             deadline = min(deadline, time.monotonic() + grace_seconds)
-            process.terminate() if passed_on == 1 else _kill(process)
+            team.terminate() if passed_on == 1 else team.kill()
         if time.monotonic() > deadline:
-            _kill(process)
+            team.kill()
         time.sleep(_POLL_SECONDS)
 
 
-def _end(process: subprocess.Popen[bytes], grace_seconds: float) -> None:
-    process.terminate()
-    try:
-        process.wait(grace_seconds)
-    except subprocess.TimeoutExpired:
-        _kill(process)
-        process.wait()
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill the process and its data loaders; once it was waited for, its id may be another's."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
+def _end(team: Team, grace_seconds: float) -> None:
+    team.terminate()
+    if not team.wait(grace_seconds):
+        team.kill()
+        team.wait(grace_seconds)
 
 
 @contextmanager
@@ -203,18 +179,23 @@ def _stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _outcome(returncode: int, files: Workspace, stopped: bool, oom_killed: bool) -> TrainResult:
+def _outcome(
+    team: Team, job: TrainJob, files: Workspace, stopped: bool, oom_killed: bool
+) -> TrainResult:
+    number, returncode = team.outcome
     if returncode == 0 and files.result.is_file():
         return TrainResult.model_validate_json(files.result.read_text(encoding="utf-8"))
-    if files.failure.is_file():
-        raise from_dict(read_json(files.failure))
+    failure, echo = reported_failure(files, job.processes.per_node)
+    # A killed process leaves no report, and those left behind only the echo of its end.
+    if failure is not None and (not echo or (returncode > 0 and not stopped)):
+        raise failure
     if stopped:
         raise Cancelled(
             "training was stopped before it could write a checkpoint",
             where=files.folder,
             do="start the same run again; it goes on from the last checkpoint",
         )
-    raise exit_error(returncode, files.log, files.log_tail(), oom_killed)
+    raise exit_error(returncode, files.log_of(number), files.log_tail(number=number), oom_killed)
 
 
 def _num_oom_kills() -> int:

@@ -9,11 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from swiftcore.errors import TrainingFailed
 from swiftcore.training import checkpoints
 from swiftcore.training.batches import Batches
+from swiftcore.training.distributed.strategies import Strategy
+from swiftcore.training.distributed.trainer import SharedTrainer
+from swiftcore.training.distributed.world import AgreedStop, PeerFailed, World
 from swiftcore.training.job import TrainJob
 from swiftcore.training.meter import Meter
 from swiftcore.training.metrics import MetricsLog
@@ -27,7 +30,7 @@ from swiftcore.tuners.adalora import RankBudget
 _MAX_NAMED_ROWS = 32
 
 
-class SwiftTrainer(Trainer):
+class SwiftTrainer(SharedTrainer):
     """Trains on encoded rows and writes one metric line a logging step.
 
     Args:
@@ -37,6 +40,8 @@ class SwiftTrainer(Trainer):
         batches: the rows and their order.
         objective: what a batch is, its loss, its divisor, and the figures of an evaluation.
         stop: set when somebody asked the process to end.
+        world: all processes of the run; None is this one.
+        strategy: how they train together.
     """
 
     # compute_loss divides by the targets of the whole step, not of one batch.
@@ -50,14 +55,17 @@ class SwiftTrainer(Trainer):
         job: TrainJob,
         batches: Batches,
         objective: Objective,
-        stop: StopRequest,
+        stop: StopRequest | AgreedStop,
+        world: World | None = None,
+        strategy: Strategy | None = None,
     ) -> None:
         self.notes = objective.install(model)
         self.tally = Tally()
-        self.meter = Meter.of(model, job, args.world_size)
+        self.meter = Meter.of(model, job, job.processes.world_size)
         self._job = job
         self._batches = batches
         self._objective = objective
+        self._stop = stop
         self._budget = RankBudget.of(model)
         self._folder = Workspace(job.work_dir).checkpoints
         self._metrics = MetricsLog(Workspace(job.work_dir).metrics)
@@ -65,6 +73,8 @@ class SwiftTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
+            world=world,
+            strategy=strategy,
             data_collator=objective.collate,
             train_dataset=batches.train,
             eval_dataset=batches.eval or None,
@@ -84,6 +94,7 @@ class SwiftTrainer(Trainer):
         self._clock = now
         self.tally.end_step()
         self.meter.end_step()
+        self._stop.agree()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return self._batches.order
@@ -92,7 +103,11 @@ class SwiftTrainer(Trainer):
         return self._batches.eval_order or super()._get_eval_sampler(eval_dataset)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Tensor:
-        return torch.tensor(sum(self._objective.divisor(batch) for batch in batch_samples) or 1)
+        divisor = sum(self._objective.divisor(batch) for batch in batch_samples)
+        if self.world.size > 1:
+            # Gradients are averaged over processes, and the whole loss is a sum.
+            divisor = self.world.sum([divisor])[0] / self.world.size
+        return torch.tensor(divisor or 1)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
@@ -102,10 +117,14 @@ class SwiftTrainer(Trainer):
         tokens, targets = int(inputs["lengths"].sum()), self._objective.num_targets(inputs)
         loss = super().training_step(model, inputs, num_items_in_batch)
         value = loss.item()
-        self.tally.add_batch(value, rows, tokens, targets)
         self.meter.add_batch(inputs["lengths"].tolist(), targets)
+        share = [value / self.world.size, tokens, targets]
+        total, all_tokens, all_targets = self.world.sum(share)
+        self.tally.add_batch(total, rows, int(all_tokens), int(all_targets))
         if not math.isfinite(value):
             raise self._not_finite("loss", value, rows)
+        if not math.isfinite(total):
+            raise PeerFailed("the loss of another process is not finite")
         return loss
 
     def compute_loss(
@@ -141,9 +160,11 @@ class SwiftTrainer(Trainer):
             for batch in self.get_eval_dataloader(eval_dataset):
                 inputs = self._prepare_inputs(batch)
                 loss, outputs = self.compute_loss(model, inputs, True, num_items_in_batch=1)
-                total += loss.item()
-                divisor += self._objective.divisor(batch)
+                share = self._objective.divisor(batch)
+                total += loss.item() if share else 0.0
+                divisor += share
                 score.add(batch, outputs)
+        total, divisor = self.world.sum([total, divisor])
         metrics = {"eval_loss": total / (divisor or 1)}
         metrics |= {f"eval_{name}": value for name, value in score.metrics().items()}
         if not math.isfinite(metrics["eval_loss"]):
@@ -164,19 +185,25 @@ class SwiftTrainer(Trainer):
                 "grad_norm": float(logs["grad_norm"]),
                 **self.meter.take_window(),
             }
-            self._metrics.append({**place, **line})
+            self._note({**place, **line})
         elif "eval_loss" in logs:
             self.tally.last_eval_loss = logs["eval_loss"]
             line = {name: value for name, value in logs.items() if name.startswith("eval_")}
-            self._metrics.append({**place, **line})
+            self._note({**place, **line})
+
+    def _note(self, line: dict[str, Any]) -> None:
+        if self.world.leads:
+            self._metrics.append(line)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         path = self._folder / f"checkpoint-{self.state.global_step}"
-        if path.exists():
+        if any(self.world.gather(path.exists())):
             return
         try:
             with self.meter.paused():
                 super()._save_checkpoint(model, trial)
+                if not self.world.leads:
+                    return
                 self.tally.save(path)
                 if self._budget:
                     self._budget.save(path)
@@ -216,7 +243,7 @@ class _Clock(TrainerCallback):
 class _StepEnd(TrainerCallback):
     """Counts steps, logs the last one, and turns a request to stop into a checkpoint and an end."""
 
-    def __init__(self, tally_step: Any, stop: StopRequest) -> None:
+    def __init__(self, tally_step: Any, stop: StopRequest | AgreedStop) -> None:
         self._tally_step = tally_step
         self._stop = stop
 

@@ -1,11 +1,13 @@
-"""The training process: `python -m swiftcore.training.worker JOB.json PARENT_PID`.
+"""A training process: `python -m swiftcore.training.worker JOB.json PARENT_PID [NUMBER]`.
 
 It reports through files in the job's `work_dir` (see `workspace`): started.json, metrics.jsonl, and
-at the end either result.json or failure.json.
+at the end either result.json or failure.json. Of several processes on a machine, number 0 does, and
+the others write nothing but why they failed.
 """
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from swiftcore.models.loading import is_quantized
 from swiftcore.processes import die_with_parent
 from swiftcore.template import EncodedRows
 from swiftcore.training import checkpoints
+from swiftcore.training.distributed.world import AgreedStop, World, agreed_checkpoint, is_echo
 from swiftcore.training.failures import as_swift_error
 from swiftcore.training.job import TrainJob, TrainResult
 from swiftcore.training.metrics import MetricsLog, read_lines
@@ -27,6 +30,7 @@ from swiftcore.training.workspace import Workspace, write_atomically
 def main(arguments: Sequence[str]) -> int:
     """Train as the job file says and return the exit code."""
     job_file, parent_pid = Path(arguments[0]), int(arguments[1])
+    number = int(arguments[2]) if len(arguments) > 2 else 0
     die_with_parent(parent_pid)
     stop = StopRequest()
     stop.listen()
@@ -34,21 +38,30 @@ def main(arguments: Sequence[str]) -> int:
     files = Workspace(job.work_dir)
     try:
         _hide_unused_packages(job)
-        result = train(job, files, stop)
+        result = train(job, files, stop, number)
     except Exception as err:
         traceback.print_exc()
-        error = as_swift_error(err, where=files.log)
-        write_atomically(files.failure, error.as_dict())
+        error = as_swift_error(err, where=files.log_of(number))
+        report = {**error.as_dict(), "echo": is_echo(err), "time": time.time()}
+        write_atomically(files.failure_of(number), report)
         return error.exit_code
-    write_atomically(files.result, result.model_dump(mode="json"))
+    if number == 0:
+        write_atomically(files.result, result.model_dump(mode="json"))
     return 0
 
 
-def train(job: TrainJob, files: Workspace, stop: StopRequest) -> TrainResult:
-    """Train in this process, from the newest verified checkpoint on, and return what came of it."""
+def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) -> TrainResult:
+    """Train in this process, from the newest verified checkpoint on, and return what came of it.
+
+    Args:
+        job: what to train.
+        files: where to report.
+        asked: set when somebody asks this process to end.
+        number: of this process on its machine.
+    """
     train_rows = require_labels(read_rows(job.encoded_dir, "train"), "train", job.encoded_dir)
     eval_rows = read_rows(job.encoded_dir, "val")
-    _stop_if_asked(stop, None)
+    _stop_if_asked(asked, None)
 
     import torch
 
@@ -56,44 +69,57 @@ def train(job: TrainJob, files: Workspace, stop: StopRequest) -> TrainResult:
 
     from swiftcore.training.arguments import total_steps, training_arguments
     from swiftcore.training.batches import plan_batches
+    from swiftcore.training.distributed.sharing import share_batches, shared_objective
+    from swiftcore.training.distributed.strategies import strategy_for
     from swiftcore.training.objectives import objective_for
     from swiftcore.training.outputs import write_outputs
     from swiftcore.training.trainer import SwiftTrainer
     from swiftcore.tuners import count_parameters
 
+    world = World.join(job, number)
+    stop = AgreedStop(asked, world)
+    strategy = strategy_for(job, world)
     batches = plan_batches(job, train_rows, eval_rows)
     steps = total_steps(job, len(batches.order))
     args = training_arguments(job, steps, bool(eval_rows))
     model, pad_id = _prepared_model(job, steps, train_rows)
     use_cache = model.config.use_cache
-    _stop_if_asked(stop, None)
+    _stop_if_asked(asked, None)
     # Folded first, so that what is shown of rows side by side is shown of the model that trains.
     folding = _folded(model, job)
     notes = [*_side_by_side(model, batches), *folding]
+    objective = objective_for(job, pad_id=pad_id, side_by_side=batches.side_by_side)
     trainer = SwiftTrainer(
         model,
         args,
         job=job,
-        batches=batches,
-        objective=objective_for(job, pad_id=pad_id, side_by_side=batches.side_by_side),
+        batches=share_batches(batches, args, world),
+        objective=shared_objective(objective, world),
         stop=stop,
+        world=world,
+        strategy=strategy,
     )
-    notes += trainer.notes
-    found = _checkpoint(job, files, notes)
+    notes += [*trainer.notes, *filter(None, [strategy.describe()])]
+    found = agreed_checkpoint(lambda limit: _checkpoint(job, files, notes, limit), world)
     begun = {
         "pid": os.getpid(),
+        "pids": world.gather(os.getpid()),
         "total_steps": steps,
         "resumed_from": found.step if found else None,
         "notes": notes,
     }
-    write_atomically(files.started, begun)
+    if world.leads:
+        write_atomically(files.started, begun)
     _run(trainer, found, steps)
     if trainer.state.global_step < steps:
         _stop_if_asked(stop, trainer.state.global_step)
+    strategy.unshard(model)
     count = count_parameters(model)
     # The trainer switches the cache off for training; a model saved so would generate slowly.
     model.config.use_cache = use_cache
-    write_outputs(_in_stored_type(model, job), job, read_lines(files.metrics))
+    if world.leads:
+        write_outputs(_in_stored_type(model, job), job, read_lines(files.metrics))
+    world.gather(None)
     tally = trainer.tally
     metrics: dict[str, Any] = {
         "train_loss": tally.total_loss / tally.total_steps,
@@ -179,8 +205,10 @@ def _side_by_side(model: Any, batches: Any) -> list[str]:
     return [*batches.notes, attend_by_row(model, batches.longest)]
 
 
-def _checkpoint(job: TrainJob, files: Workspace, notes: list[str]) -> checkpoints.Checkpoint | None:
-    found, rejected = checkpoints.newest_verified(files.checkpoints, job.identity())
+def _checkpoint(
+    job: TrainJob, files: Workspace, notes: list[str], limit: int | None
+) -> checkpoints.Checkpoint | None:
+    found, rejected = checkpoints.newest_verified(files.checkpoints, job.identity(), limit)
     notes += rejected
     step = found.step if found else 0
     checkpoints.remove_after(files.checkpoints, step)
@@ -203,7 +231,7 @@ def _hide_unused_packages(job: TrainJob) -> None:
         sys.modules[name] = None  # pyright: ignore[reportArgumentType]
 
 
-def _stop_if_asked(stop: StopRequest, step: int | None) -> None:
+def _stop_if_asked(stop: StopRequest | AgreedStop, step: int | None) -> None:
     if stop.requested:
         raise Cancelled(
             "training was stopped"

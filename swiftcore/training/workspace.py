@@ -23,14 +23,23 @@ class Workspace:
     def forget_attempt(self) -> None:
         """Remove what an earlier process said about itself; checkpoints and metrics stay."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for file in (self.started, self.failure, self.result):
+        for file in (self.started, self.result, *self.folder.glob("failure*.json")):
             file.unlink(missing_ok=True)
 
-    def log_tail(self, num_lines: int = 8) -> str:
-        """Return the last lines of the training log."""
-        if not self.log.is_file():
+    def log_of(self, number: int) -> Path:
+        """Return the log of a process of this machine."""
+        return self.folder / f"train-{number}.log" if number else self.log
+
+    def failure_of(self, number: int) -> Path:
+        """Return the file in which a process of this machine says why it failed."""
+        return self.folder / f"failure-{number}.json" if number else self.failure
+
+    def log_tail(self, num_lines: int = 8, number: int = 0) -> str:
+        """Return the last lines of a process's training log."""
+        log = self.log_of(number)
+        if not log.is_file():
             return ""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(lines[-num_lines:])
 
 

@@ -21,8 +21,10 @@ from training_setup import (
 from swiftcore.errors import UsageError
 from swiftcore.export import merge_adapter
 from swiftcore.models import load_model, load_tokenizer
+from swiftcore.models.facts import safetensors_header
 from swiftcore.models.files import read_json
 from swiftcore.recipe import MergeSection, TunerSection
+from swiftcore.recipe.refusals import REFUSED_TUNERS
 from swiftcore.recipe.sections import TrainType
 from swiftcore.template import get_template, write_template_settings
 from swiftcore.tuners import (
@@ -47,6 +49,10 @@ SMALL = {
     "fourierft": {"fourier_n_frequency": 100},
     "llamapro": {"llamapro_num_new_blocks": 2},
     "adapter": {"adapter_length": 8},
+    "adamss": {"peft_args": {"r": 8, "num_subspaces": 2}},
+    "pvera": {"peft_args": {"r": 16}},
+    "supertuning": {"peft_args": {"sparsity": 0.9}},
+    "trainable_tokens": {"peft_args": {"token_indices": [25, 31]}, "modules_to_save": ["norm"]},
 }
 VARIANTS = [
     *({"train_type": name, **SMALL.get(name, {})} for name in KINDS if name != "full"),
@@ -333,6 +339,42 @@ def test_adalora_cuts_to_its_target_and_goes_on_after_a_stop(base, tmp_path, tfi
 def test_what_a_tuner_cannot_do_is_said_before_training(base, settings, words):
     with pytest.raises(UsageError, match=words):
         prepare_model(load_model(base), TunerSection(**settings))
+
+
+def test_every_type_of_peft_has_a_name_here_or_a_reason_to_be_refused():
+    from peft import PeftType
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    known = {kind.name for kind in KINDS.values() if kind.home == "peft"}
+    assert known.isdisjoint(REFUSED_TUNERS)
+    for kind in PeftType:
+        assert kind in PEFT_TYPE_TO_CONFIG_MAPPING
+        assert (kind.value.lower() in known) != (kind.value.lower() in REFUSED_TUNERS), kind
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"train_type": "prompt_tuning"}, "virtual tokens"),
+        ({"train_type": "lora_llm"}, "modules_to_save"),
+        ({"tuner_backend": "unsloth"}, "only on a GPU"),
+        ({"lora_dtype": "float16"}, "overflow"),
+    ],
+)
+def test_values_of_others_are_refused_with_their_reason(settings, words):
+    with pytest.raises(ValueError, match=f"is refused: .*{words}"):
+        TunerSection(**settings)
+
+
+def test_lora_dtype_is_the_type_of_its_matrices_and_of_what_is_stored(base, tmp_path):
+    section = TunerSection(lora_dtype="bfloat16", modules_to_save=["norm"])
+    model = prepare_model(load_model(base, dtype="bfloat16"), section)
+    kinds = {name: p.dtype for name, p in model.named_parameters() if p.requires_grad}
+    for name, kind in kinds.items():
+        assert kind == (torch.bfloat16 if ".lora_" in name else torch.float32), name
+    save_adapter(model, tmp_path)
+    stored = safetensors_header(tmp_path / "adapter_model.safetensors")
+    assert {entry["dtype"] for name, entry in stored.items() if ".lora_" in name} == {"BF16"}
 
 
 @pytest.mark.parametrize("start", ["loftq", "pisa", "bat"])

@@ -9,14 +9,28 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from swiftcore.recipe.refusals import refuse_value
 
 Dtype = Literal["float16", "bfloat16", "float32"]
 Strategy = Literal["no", "steps", "epoch"]
 TrainType = Literal[
     "lora", "full", "adalora", "vera", "boft", "fourierft", "ia3", "bone", "miss", "loha", "lokr",
     "oft", "hra", "vblora", "randlora", "gralora", "delora", "hira", "waveft", "c3a", "road",
-    "shira", "ln_tuning", "llamapro", "adapter",
+    "shira", "ln_tuning", "adamss", "frod", "pvera", "glora", "unilora", "osf", "tinylora", "psoft",
+    "peanut", "supertuning", "deft", "trainable_tokens", "llamapro", "adapter", "reft",
+]  # fmt: skip
+Intervention = Literal[
+    "LoreftIntervention", "NoreftIntervention", "ConsreftIntervention", "LobireftIntervention",
+    "DireftIntervention", "NodireftIntervention",
 ]  # fmt: skip
 # Starts of LoRA's A and B; bat belongs to bone and miss.
 _STARTS = ("true", "false", "gaussian", "orthogonal", "pissa", "olora", "lora-ga", "eva", "bat")
@@ -281,6 +295,7 @@ class TunerSection(Section):
     """Which weights are trained."""
 
     train_type: TrainType = Field(default="lora", description="tuner")
+    tuner_backend: Literal["peft"] = Field(default="peft", description="library of the tuners")
     target_modules: list[str] = Field(
         default_factory=lambda: ["all-linear"], description="modules to adapt"
     )
@@ -304,6 +319,9 @@ class TunerSection(Section):
         default=0.05, ge=0, lt=1, description="dropout before the LoRA matrices"
     )
     lora_bias: Literal["none", "all"] = Field(default="none", description="also train biases")
+    lora_dtype: Literal["float32", "bfloat16"] | None = Field(
+        default=None, description="type of the LoRA matrices; default: float32"
+    )
     lora_ga_batch_size: int = Field(
         default=2, ge=1, description="rows a step of the gradient estimate"
     )
@@ -352,6 +370,16 @@ class TunerSection(Section):
         default=None, ge=1, description="places they are added at; default: one for each"
     )
     adapter_length: int = Field(default=128, ge=1, description="width of the bottleneck")
+    reft_layers: list[int] | None = Field(
+        default=None, description="blocks whose output is edited, the first is 0; default: all"
+    )
+    reft_rank: int = Field(default=4, ge=1, description="dimensions of the edited subspace")
+    reft_intervention_type: Intervention = Field(
+        default="LoreftIntervention", description="how the output is edited"
+    )
+    reft_args: dict[str, Any] = Field(
+        default_factory=dict, description="reft: dropout, act_fn, add_bias"
+    )
     peft_args: dict[str, Any] = Field(
         default_factory=dict,
         description="settings of peft's configuration of this tuner that have no field here",
@@ -369,6 +397,12 @@ class TunerSection(Section):
     trainable_parameters_regex: str | None = Field(
         default=None, description="full: regex to train in spite of the freeze rules"
     )
+
+    @field_validator("train_type", "tuner_backend", "lora_dtype", mode="before")
+    @classmethod
+    def _not_refused(cls, value: Any, info: ValidationInfo) -> Any:
+        refuse_value(info.field_name, value)
+        return value
 
     @model_validator(mode="after")
     def _known_start(self) -> "TunerSection":

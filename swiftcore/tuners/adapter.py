@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from swiftcore.recipe.sections import TunerSection
-from swiftcore.tuners.blocks import decoder_blocks, feed_forward
+from swiftcore.tuners.blocks import decoder_blocks, feed_forward, stream_width
 
 
 class Bottleneck(nn.Module):
@@ -47,7 +47,7 @@ def add_adapters(model: nn.Module, section: TunerSection) -> nn.Module:
     """
     model.requires_grad_(False)
     _, blocks = decoder_blocks(model)
-    width = _width(model)
+    width = stream_width(model)
     for block in blocks:
         part = feed_forward(block)
         device = next(block.parameters()).device
@@ -61,12 +61,3 @@ def _through_adapter(part: Any, _inputs: Any, output: Any) -> Any:
     if isinstance(output, tuple):
         return (part.adapter(output[0]), *output[1:])
     return part.adapter(output)
-
-
-def _width(model: nn.Module) -> int:
-    config: Any = getattr(model, "config", None)
-    return (
-        config.get_text_config().hidden_size
-        if hasattr(config, "get_text_config")
-        else config.hidden_size
-    )

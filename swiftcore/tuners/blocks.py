@@ -1,5 +1,7 @@
 """Finding the decoder blocks of a model, and what they consist of."""
 
+from typing import Any
+
 from torch import nn
 
 from swiftcore.errors import UsageError
@@ -49,3 +51,11 @@ def feed_forward(block: nn.Module) -> nn.Module:
         expected=" or ".join(_MLP_NAMES),
         do="use train_type lora, which needs no such part",
     )
+
+
+def stream_width(model: nn.Module) -> int:
+    """Return the width of the residual stream between blocks."""
+    config: Any = getattr(model, "config", None)
+    if hasattr(config, "get_text_config"):
+        config = config.get_text_config()
+    return config.hidden_size

@@ -61,6 +61,7 @@ _ALL = (
         "use_dora",
         "init_weights",
         "target_parameters",
+        "lora_dtype",
         "lora_ga_batch_size",
         "lora_ga_iters",
         "lora_ga_max_length",
@@ -153,6 +154,47 @@ _ALL = (
     _peft("road", "rotations of pairs of outputs", "arXiv:2409.00119"),
     _peft("shira", "a sparse random choice of weights", "arXiv:2406.13175", "lora_rank"),
     _peft("ln_tuning", "the normalisation layers", "arXiv:2312.11420"),
+    _peft("adamss", "low-rank updates in clusters of each layer's singular vectors", "peft"),
+    _peft(
+        "frod",
+        "a sparse rotation a layer, in a basis that all layers share",
+        "doi:10.1609/aaai.v40i31.39813",
+    ),
+    _peft("pvera", "VeRA's vectors, drawn from a learnt distribution", "arXiv:2512.07703"),
+    _peft(
+        "glora",
+        "low-rank scales and shifts of each layer's weights and biases",
+        "arXiv:2306.07967",
+        "lora_rank",
+    ),
+    _peft(
+        "unilora",
+        "one vector, which a fixed projection spreads over all layers",
+        "arXiv:2506.00799",
+        "lora_rank",
+    ),
+    _peft("osf", "each layer's lesser singular vectors, the others held", "arXiv:2504.07097"),
+    _peft("tinylora", "some dozen numbers between a layer's singular vectors", "arXiv:2602.04118"),
+    _peft(
+        "psoft",
+        "an orthogonal matrix in each layer's principal subspace",
+        "openreview FSHrinMArK",
+        "lora_rank",
+    ),
+    _peft(
+        "peanut", "a small network that maps weights to updates", "arXiv:2410.01870", "lora_rank"
+    ),
+    _peft("supertuning", "the hundredth of weights of largest size", "arXiv:2607.09287"),
+    _peft(
+        "deft", "a low-rank projection out of each layer and what replaces it", "peft", "lora_rank"
+    ),
+    TunerKind(
+        "trainable_tokens",
+        "peft",
+        "the embeddings of the tokens in peft_args.token_indices",
+        "peft",
+        ("peft_args", "modules_to_save"),
+    ),
     TunerKind(
         "llamapro",
         "swift",
@@ -166,6 +208,20 @@ _ALL = (
         "a bottleneck after each feed-forward part",
         "arXiv:1902.00751",
         ("adapter_length", "modules_to_save"),
+        merges=False,
+    ),
+    TunerKind(
+        "reft",
+        "swift",
+        "an edit of each block's output in a subspace of a few dimensions",
+        "arXiv:2404.03592",
+        (
+            "reft_layers",
+            "reft_rank",
+            "reft_intervention_type",
+            "reft_args",
+            "modules_to_save",
+        ),
         merges=False,
     ),
 )

@@ -18,6 +18,7 @@ from swiftcore.tuners import targets
 from swiftcore.tuners.adapter import add_adapters
 from swiftcore.tuners.kinds import KINDS
 from swiftcore.tuners.llamapro import add_blocks
+from swiftcore.tuners.reft import add_interventions
 
 # Where adapter_config.json of peft has peft_type.
 _KIND = "swift_tuner"
@@ -26,6 +27,7 @@ _SECTION = "swift_tuner_section"
 _ADD: dict[str, Callable[[nn.Module, TunerSection], nn.Module]] = {
     "adapter": add_adapters,
     "llamapro": add_blocks,
+    "reft": add_interventions,
 }
 
 

@@ -148,6 +148,18 @@ _SETTINGS: dict[str, Callable[..., _Settings]] = {
     "road": _plain("RoadConfig"),
     "shira": _by_rank("ShiraConfig"),
     "ln_tuning": _plain("LNTuningConfig"),
+    "adamss": _plain("AdamssConfig"),
+    "frod": _plain("FrodConfig", progressbar=False),
+    "pvera": _plain("PveraConfig"),
+    "glora": _by_rank("GloraConfig"),
+    "unilora": _by_rank("UniLoraConfig"),
+    "osf": _plain("OSFConfig"),
+    "tinylora": _plain("TinyLoraConfig"),
+    "psoft": _by_rank("PsoftConfig"),
+    "peanut": _by_rank("PeanutConfig"),
+    "supertuning": _plain("SupertuningConfig"),
+    "deft": _by_rank("DeftConfig"),
+    "trainable_tokens": _plain("TrainableTokensConfig"),
 }
 
 
@@ -187,20 +199,33 @@ def add_peft(
             found=err,
             do="change the settings that the line above names, or the targets",
         ) from err
-    for parameter in adapted.parameters():
-        if parameter.requires_grad and parameter.dtype in (torch.float16, torch.bfloat16):
-            parameter.data = parameter.data.float()
+    settle_types(adapted, section)
     if changes_base(section):
         remember_start(adapted)
     return adapted
 
 
+def settle_types(adapted: nn.Module, section: TunerSection) -> None:
+    """Keep what is trained in float32, the matrices of LoRA in the type that the section names.
+
+    In 16 bits a small update of a weight is lost in rounding.
+    """
+    for name, parameter in adapted.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if section.lora_dtype is not None and ".lora_" in name:
+            parameter.data = parameter.data.to(getattr(torch, section.lora_dtype))
+        elif parameter.dtype in (torch.float16, torch.bfloat16):
+            parameter.data = parameter.data.float()
+
+
 def _places(model: nn.Module, section: TunerSection) -> dict[str, Any]:
     """Return where the tuner goes, and what is trained whole beside it."""
     saved = targets.named_modules(model, section.modules_to_save, "tuner.modules_to_save")
+    own_places = {"ln_tuning": targets.norm_names, "trainable_tokens": targets.embedding_names}
     chosen = (
-        targets.norm_names(model)
-        if section.train_type == "ln_tuning"
+        own_places[section.train_type](model)
+        if section.train_type in own_places
         else targets.target_modules(model, section)
     )
     places: dict[str, Any] = {"target_modules": chosen, "modules_to_save": saved or None}

@@ -74,7 +74,7 @@ def count_parameters(model: nn.Module) -> ParameterCount:
 
 def _refuse_idle_settings(section: TunerSection) -> None:
     name = section.train_type
-    read = {"train_type", *KINDS[name].settings, *_TOLERATED.get(name, ())}
+    read = {"train_type", "tuner_backend", *KINDS[name].settings, *_TOLERATED.get(name, ())}
     idle = sorted(set(section.model_dump(exclude_defaults=True)) - read)
     if idle:
         raise UsageError(

@@ -52,7 +52,8 @@ SMALL = {
     "adamss": {"peft_args": {"r": 8, "num_subspaces": 2}},
     "pvera": {"peft_args": {"r": 16}},
     "supertuning": {"peft_args": {"sparsity": 0.9}},
-    "trainable_tokens": {"peft_args": {"token_indices": [25, 31]}, "modules_to_save": ["norm"]},
+    "unilora": {"peft_args": {"init_theta_d_bound": 1.0}},
+    "trainable_tokens": {"peft_args": {"token_indices": [25, 31]}},
 }
 VARIANTS = [
     *({"train_type": name, **SMALL.get(name, {})} for name in KINDS if name != "full"),
@@ -334,11 +335,13 @@ def test_adalora_cuts_to_its_target_and_goes_on_after_a_stop(base, tmp_path, tfi
         ({"init_weights": "lora-ga"}, "looks at training rows"),
         ({"target_parameters": ["experts.down_proj"], "lora_dropout": 0}, "no such parameter"),
         ({"target_parameters": ["mlp.up_proj.weight"]}, "can't have these"),
+        ({"train_type": "trainable_tokens"}, "token_indices"),
     ],
 )
 def test_what_a_tuner_cannot_do_is_said_before_training(base, settings, words):
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError) as caught:
         prepare_model(load_model(base), TunerSection(**settings))
+    assert words in str(caught.value)
 
 
 def test_every_type_of_peft_has_a_name_here_or_a_reason_to_be_refused():

@@ -26,7 +26,7 @@ TrainType = Literal[
     "lora", "full", "adalora", "vera", "boft", "fourierft", "ia3", "bone", "miss", "loha", "lokr",
     "oft", "hra", "vblora", "randlora", "gralora", "delora", "hira", "waveft", "c3a", "road",
     "shira", "ln_tuning", "adamss", "frod", "pvera", "glora", "unilora", "osf", "tinylora", "psoft",
-    "peanut", "supertuning", "deft", "trainable_tokens", "llamapro", "adapter", "reft",
+    "peanut", "supertuning", "deft", "trainable_tokens", "longlora", "llamapro", "adapter", "reft",
 ]  # fmt: skip
 Intervention = Literal[
     "LoreftIntervention", "NoreftIntervention", "ConsreftIntervention", "LobireftIntervention",

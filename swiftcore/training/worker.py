@@ -190,7 +190,7 @@ def _in_stored_type(model: Any, job: TrainJob) -> Any:
 
 
 def _folded(model: Any, job: TrainJob) -> list[str]:
-    if job.tuner.train_type != "lora" or not job.train.fold_lora:
+    if job.tuner.train_type not in ("lora", "longlora") or not job.train.fold_lora:
         return []
     from swiftcore.tuners import fold_lora
 

@@ -70,6 +70,15 @@ _ALL = (
         "lora_ga_stable_gamma",
     ),
     _peft(
+        "longlora",
+        "lora, embeddings and norms, with attention within a quarter of each row",
+        "arXiv:2309.12307",
+        *_LORA,
+        "lora_bias",
+        "lora_dtype",
+        "use_rslora",
+    ),
+    _peft(
         "adalora",
         "P diag(e) Q beside each layer; ranks are cut where they matter least",
         "arXiv:2303.10512",
@@ -193,7 +202,7 @@ _ALL = (
         "peft",
         "the embeddings of the tokens in peft_args.token_indices",
         "peft",
-        ("peft_args", "modules_to_save"),
+        ("peft_args",),
     ),
     TunerKind(
         "llamapro",

@@ -13,6 +13,7 @@ from swiftcore.recipe.sections import TunerSection
 from swiftcore.tuners import data_starts, targets
 from swiftcore.tuners.freezing import compile_regex
 from swiftcore.tuners.mutated import changes_base, remember_start
+from swiftcore.tuners.shifted_attention import attend_in_groups
 
 # Modules that share one weight in models with tied embeddings.
 _EMBEDDINGS = frozenset({"embed_tokens", "lm_head"})
@@ -109,6 +110,18 @@ def _miss(section: TunerSection, total_steps: int) -> _Settings:
     return "MissConfig", {"r": section.lora_rank, "init_weights": _start(section.init_weights)}
 
 
+def _tokens(section: TunerSection, total_steps: int) -> _Settings:
+    if not section.peft_args.get("token_indices"):
+        raise UsageError(
+            "trainable_tokens trains the tokens that it is told",
+            where="tuner.peft_args",
+            found="no token_indices",
+            expected='{"token_indices": [151643, 151644]}, numbers of the tokenizer\'s entries',
+            do="name the tokens",
+        )
+    return "TrainableTokensConfig", {}
+
+
 def _by_rank(config: str, alpha: str = "", dropout: str = "") -> Callable[..., _Settings]:
     def settings(section: TunerSection, total_steps: int) -> _Settings:
         values: dict[str, Any] = {"r": section.lora_rank}
@@ -127,6 +140,7 @@ def _plain(config: str, **values: Any) -> Callable[..., _Settings]:
 
 _SETTINGS: dict[str, Callable[..., _Settings]] = {
     "lora": _lora,
+    "longlora": _lora,
     "adalora": _adalora,
     "vera": _vera,
     "boft": _boft,
@@ -159,7 +173,7 @@ _SETTINGS: dict[str, Callable[..., _Settings]] = {
     "peanut": _by_rank("PeanutConfig"),
     "supertuning": _plain("SupertuningConfig"),
     "deft": _by_rank("DeftConfig"),
-    "trainable_tokens": _plain("TrainableTokensConfig"),
+    "trainable_tokens": _tokens,
 }
 
 
@@ -200,6 +214,8 @@ def add_peft(
             do="change the settings that the line above names, or the targets",
         ) from err
     settle_types(adapted, section)
+    if section.train_type == "longlora":
+        attend_in_groups(adapted.get_base_model())
     if changes_base(section):
         remember_start(adapted)
     return adapted
@@ -221,15 +237,20 @@ def settle_types(adapted: nn.Module, section: TunerSection) -> None:
 
 def _places(model: nn.Module, section: TunerSection) -> dict[str, Any]:
     """Return where the tuner goes, and what is trained whole beside it."""
-    saved = targets.named_modules(model, section.modules_to_save, "tuner.modules_to_save")
+    written = section.modules_to_save
+    if section.train_type == "longlora":
+        written = [*written, targets.ALL_EMBEDDING, targets.ALL_NORM]
+    saved = targets.named_modules(model, written, "tuner.modules_to_save")
     own_places = {"ln_tuning": targets.norm_names, "trainable_tokens": targets.embedding_names}
     chosen = (
         own_places[section.train_type](model)
         if section.train_type in own_places
         else targets.target_modules(model, section)
     )
-    places: dict[str, Any] = {"target_modules": chosen, "modules_to_save": saved or None}
-    if section.train_type == "lora":
+    places: dict[str, Any] = {"target_modules": chosen}
+    if saved:
+        places["modules_to_save"] = saved
+    if section.train_type in ("lora", "longlora"):
         tied = bool(getattr(getattr(model, "config", None), "tie_word_embeddings", False))
         touched = set(saved) | (set(chosen) if isinstance(chosen, list) else set())
         places["ensure_weight_tying"] = tied and not _EMBEDDINGS.isdisjoint(touched)

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrize
 
 from swiftcore.errors import UsageError
 from swiftcore.recipe.sections import TunerSection
@@ -33,6 +33,18 @@ _ORTHOGONAL = ("LoreftIntervention", "ConsreftIntervention", "LobireftInterventi
 _REPLACING = ("LoreftIntervention", "NoreftIntervention", "ConsreftIntervention")
 # Edits whose target is one vector for all tokens.
 _CONSTANT = ("ConsreftIntervention", "LobireftIntervention")
+
+
+class _Orthonormal(nn.Module):
+    """A free matrix [R, H] made one of orthonormal rows, by Gram-Schmidt.
+
+    The size of the free matrix does not matter, so weight decay does no harm. torch's own
+    parametrization keeps signs in numbers that decay turns into zeros.
+    """
+
+    def forward(self, free_RH: Tensor) -> Tensor:
+        q_HR, triangle = torch.linalg.qr(free_RH.T)
+        return (q_HR * triangle.diagonal().sign()).T
 
 
 class Intervention(nn.Module):
@@ -67,9 +79,7 @@ class Intervention(nn.Module):
         self.projection = nn.Linear(width, rank, bias=add_bias, **place)
         if kind in _ORTHOGONAL:
             nn.init.orthogonal_(self.projection.weight)
-            if self.projection.weight.device.type != "meta":
-                # On the meta device, where parameters are counted, there is nothing to factorise.
-                parametrizations.orthogonal(self.projection, use_trivialization=False)
+            parametrize.register_parametrization(self.projection, "weight", _Orthonormal())
         if kind in _CONSTANT:
             self.target = nn.Parameter(torch.rand(rank, **place))
         else:

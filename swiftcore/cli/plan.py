@@ -6,6 +6,7 @@ from swiftcore.artifacts import Store
 from swiftcore.cli.options import Parser, add_recipe, loaded_recipe, print_json
 from swiftcore.cli.tables import duration, print_table, size
 from swiftcore.stages import build_road
+from swiftcore.stages.needs import TrainNeeds
 from swiftcore.stages.plan import PlannedStep, plan
 
 
@@ -16,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv[1:])
     loaded = loaded_recipe(options)
     store = Store(loaded.runtime.store)
-    steps = plan(build_road(loaded, store), store)
+    steps = plan(build_road(loaded, store), store, loaded.runtime)
     if options.json:
         print_json([step.as_dict() for step in steps])
         return 0
@@ -32,8 +33,18 @@ def main(argv: Sequence[str]) -> int:
         for step in steps
     ]
     print_table(["", "step", "fingerprint", "took", "size", "why"], rows)
+    for step in steps:
+        if step.needs is not None:
+            print(_needs_line(step.label, step.needs))
     print(summary(steps))
     return 0
+
+
+def _needs_line(label: str, needs: TrainNeeds) -> str:
+    line = f"{label} needs {needs.describe()}"
+    if needs.seconds is not None:
+        line += f"; about {duration(needs.seconds)} at the speed of the last training here"
+    return line + "."
 
 
 def summary(steps: list[PlannedStep]) -> str:

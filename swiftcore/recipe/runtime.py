@@ -95,6 +95,9 @@ class Runtime(BaseModel):
         gt=0,
         description="what the device computes at most, for MFU; default: measured at each start",
     )
+    check_memory: bool = Field(
+        default=True, description="refuse a training that this machine's memory can't hold"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="log level"
     )

@@ -1,11 +1,13 @@
 """Say, without running anything, which steps are reused, which run, why, and what it will cost."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from swiftcore.artifacts import Artifact, Identity, Record, Store
+from swiftcore.recipe import Runtime
 from swiftcore.stages.graph import Link, Road, Step
+from swiftcore.stages.needs import TrainNeeds, train_needs
 
 _MAX_VALUE_LETTERS = 60
 
@@ -21,6 +23,7 @@ class PlannedStep:
         fingerprint: None while an input has yet to be made.
         seconds: as long as it took last time; None when it never ran here.
         size_bytes: as large as it was last time.
+        needs: memory and time of a training that would run, where its model is there.
     """
 
     label: str
@@ -29,22 +32,31 @@ class PlannedStep:
     fingerprint: str | None
     seconds: float | None
     size_bytes: int | None
+    needs: TrainNeeds | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the step as JSON-ready values."""
         return asdict(self)
 
 
-def plan(road: Road, store: Store) -> list[PlannedStep]:
-    """Return what `run` would do to each step of a road."""
+def plan(road: Road, store: Store, runtime: Runtime | None = None) -> list[PlannedStep]:
+    """Return what `run` would do to each step of a road, on this machine."""
     made: dict[str, Artifact] = {}
-    latest = _latest_records(store)
+    records = [artifact.record for artifact in store.artifacts()]
+    # `artifacts` yields the oldest first, so the newest stays.
+    latest = {(record.stage, record.name): record for record in records}
     planned = []
+
+    def needs(step: Step) -> TrainNeeds | None:
+        is_training = step.stage.name == "train"
+        return train_needs(step, made, runtime or Runtime(), records) if is_training else None
+
     for step in road.steps:
         past = latest.get((step.stage.name, step.recipe.name))
         call = step.call(made)
         if call is None:
-            planned.append(_planned(step, "run", _awaited(step, made), None, past))
+            awaited = _planned(step, "run", _awaited(step, made), None, past)
+            planned.append(replace(awaited, needs=needs(step)))
             continue
         identity = call.identity(store)
         found = store.lookup(identity.stage, identity.fingerprint)
@@ -55,7 +67,8 @@ def plan(road: Road, store: Store) -> list[PlannedStep]:
             )
         else:
             reason = found.problem or why_new(identity, past)
-            planned.append(_planned(step, "run", reason, identity.fingerprint, past))
+            again = _planned(step, "run", reason, identity.fingerprint, past)
+            planned.append(replace(again, needs=needs(step)))
     return planned
 
 
@@ -99,11 +112,6 @@ def _awaited(step: Step, made: Mapping[str, Artifact]) -> str:
         if isinstance(value, Link) and value.step.label not in made
     }
     return f"after {', '.join(sorted(names))}"
-
-
-def _latest_records(store: Store) -> dict[tuple[str, str], Record]:
-    """Return the newest record of each stage and recipe name; `artifacts` yields oldest first."""
-    return {(a.record.stage, a.record.name): a.record for a in store.artifacts()}
 
 
 def _short(value: Any) -> str:

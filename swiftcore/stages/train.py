@@ -1,11 +1,15 @@
 """Train: encoded rows and a model become an adapter or a model, in a process of its own."""
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from swiftcore.artifacts import Produced, section_config
-from swiftcore.recipe import Recipe
+from swiftcore.recipe import Recipe, Runtime
 from swiftcore.stages.contract import Stage, StageRun
+
+if TYPE_CHECKING:
+    from swiftcore.training import TrainJob
 
 
 def _config(recipe: Recipe) -> dict[str, Any]:
@@ -17,27 +21,50 @@ def _config(recipe: Recipe) -> dict[str, Any]:
 
 
 def _run(run: StageRun) -> Produced:
-    from swiftcore.training import TrainJob, run_training
+    from swiftcore.training import run_training
 
-    processes = run.runtime.processes()
-    job = TrainJob(
-        train=run.recipe.train,
-        tuner=run.recipe.tuner,
-        model_dir=run.inputs["model"],
-        encoded_dir=run.inputs["encoded"],
+    job = train_job(
+        run.recipe,
+        run.runtime,
+        run.inputs["model"],
+        run.inputs["encoded"],
         work_dir=run.area.work,
         out_dir=run.area.out,
-        torch_dtype=run.recipe.model.torch_dtype,
-        attn_impl=run.recipe.model.attn_impl,
-        device=run.runtime.resolved_device(),
-        num_threads=run.runtime.threads(processes.per_node),
-        num_workers=run.runtime.num_workers,
-        peak_flops=1e12 * peak if (peak := run.runtime.peak_tflops) else None,
-        processes=processes,
     )
     result = run_training(job, progress=run.progress, on_metrics=_listener(run))
     resumed = None if result.resumed_from is None else f"step {result.resumed_from}"
     return Produced(result.metrics, facts={"notes": result.notes}, resumed_from=resumed)
+
+
+def train_job(
+    recipe: Recipe,
+    runtime: Runtime,
+    model_dir: Path,
+    encoded_dir: Path,
+    *,
+    work_dir: Path,
+    out_dir: Path,
+) -> "TrainJob":
+    """Return the training that a recipe asks for, on this machine."""
+    from swiftcore.training import TrainJob
+
+    peak, processes = runtime.peak_tflops, runtime.processes()
+    return TrainJob(
+        train=recipe.train,
+        tuner=recipe.tuner,
+        model_dir=model_dir,
+        encoded_dir=encoded_dir,
+        work_dir=work_dir,
+        out_dir=out_dir,
+        torch_dtype=recipe.model.torch_dtype,
+        attn_impl=recipe.model.attn_impl,
+        device=runtime.resolved_device(),
+        num_threads=runtime.threads(processes.per_node),
+        num_workers=runtime.num_workers,
+        peak_flops=1e12 * peak if peak else None,
+        check_memory=runtime.check_memory,
+        processes=processes,
+    )
 
 
 def _listener(run: StageRun) -> Callable[[dict[str, Any]], None]:

@@ -31,6 +31,7 @@ class Batches:
         eval_order: their order; None is as they come.
         side_by_side: rows of a batch form one sequence, instead of one padded line each.
         longest: tokens of the longest row.
+        capacity: tokens that a line of a batch may hold: a packed sequence, or the longest row.
         notes: what is worth saying about it.
         metrics: figures for the record.
     """
@@ -41,6 +42,7 @@ class Batches:
     eval_order: "PackedOrder | None"
     side_by_side: bool
     longest: int
+    capacity: int
     notes: list[str] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -63,7 +65,7 @@ def plan_batches(job: TrainJob, rows: EncodedRows, eval_rows: EncodedRows | None
             shuffle=train.train_dataloader_shuffle,
             group_rows=micro * accumulation * sharers if train.group_by_length else None,
         )
-        return Batches(rows, order, eval_rows, None, train.padding_free, longest)
+        return Batches(rows, order, eval_rows, None, train.padding_free, longest, longest)
     capacity = _capacity(job)
     strategy = train.packing_strategy or "binpack"
     shuffle = train.train_dataloader_shuffle
@@ -80,6 +82,7 @@ def plan_batches(job: TrainJob, rows: EncodedRows, eval_rows: EncodedRows | None
         eval_order,
         side_by_side=True,
         longest=longest,
+        capacity=capacity,
         notes=[order.packing.describe()],
         metrics={
             "packing_efficiency": order.packing.efficiency,

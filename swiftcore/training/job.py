@@ -35,6 +35,9 @@ class TrainJob(BaseModel):
         default=None, gt=0, description="operations a second of the device; default: measured"
     )
     processes: Processes = Field(default_factory=Processes)
+    check_memory: bool = Field(
+        default=True, description="refuse to load a model that can't be trained in this memory"
+    )
     micro_batch_size: int | None = Field(
         default=None,
         ge=1,

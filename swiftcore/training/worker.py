@@ -19,9 +19,11 @@ from swiftcore.processes import die_with_parent
 from swiftcore.template import EncodedRows
 from swiftcore.training import checkpoints
 from swiftcore.training.distributed.world import AgreedStop, World, agreed_checkpoint, is_echo
+from swiftcore.training.estimate import gib
 from swiftcore.training.failures import as_swift_error
 from swiftcore.training.job import TrainJob, TrainResult
 from swiftcore.training.metrics import MetricsLog, read_lines
+from swiftcore.training.room import describe, free_memory, require_memory
 from swiftcore.training.rows import read_rows, require_labels
 from swiftcore.training.stopping import StopRequest
 from swiftcore.training.workspace import Workspace, write_atomically
@@ -82,6 +84,7 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
     batches = plan_batches(job, train_rows, eval_rows)
     steps = total_steps(job, len(batches.order))
     args = training_arguments(job, steps, bool(eval_rows))
+    _require_room(job, min(batches.capacity, sum(train_rows.lengths)))
     model, pad_id = _prepared_model(job, steps, train_rows)
     use_cache = model.config.use_cache
     _stop_if_asked(asked, None)
@@ -142,6 +145,13 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
         resumed_from=begun["resumed_from"],
         notes=notes,
     )
+
+
+def _require_room(job: TrainJob, longest: int) -> None:
+    if job.check_memory:
+        sharing = 1 if job.device.startswith("cuda") else job.processes.per_node
+        needed = require_memory(job, longest, free_memory(job.device) // sharing)
+        print(f"memory: about {gib(needed.total)}: {describe(needed)}", flush=True)
 
 
 def _speed(trainer: Any) -> dict[str, float]:

@@ -77,12 +77,8 @@ _REASONS = {
     "use_liger_kernel": "needs a GPU",
     "max_pixels": _MULTIMODAL,
     "norm_bbox": _MULTIMODAL,
-    "vit_lr": _MULTIMODAL,
-    "aligner_lr": _MULTIMODAL,
     "vit_gradient_checkpointing": _MULTIMODAL,
-    "freeze_llm": _MULTIMODAL,
-    "freeze_vit": _MULTIMODAL,
-    "freeze_aligner": _MULTIMODAL,
+    "galore_optim_per_parameter": "one optimizer steps all parameters, with the same result",
     "LOG_LEVEL": "use --log_level",
 }
 # Groups of settings for one family of models are headed by names of families.

@@ -20,6 +20,12 @@ from pydantic import (
 
 from swiftcore.recipe.refusals import refuse_value
 
+from swiftcore.recipe.optimization import (
+    TrainOptimization,
+    TunerOptimization,
+    optimization_checks,
+)
+
 Dtype = Literal["float16", "bfloat16", "float32"]
 Strategy = Literal["no", "steps", "epoch"]
 TrainType = Literal[
@@ -291,7 +297,7 @@ class TemplateSection(Section):
     )
 
 
-class TunerSection(Section):
+class TunerSection(TunerOptimization, Section):
     """Which weights are trained."""
 
     train_type: TrainType = Field(default="lora", description="tuner")
@@ -422,7 +428,7 @@ class TunerSection(Section):
         return self
 
 
-class TrainSection(Section):
+class TrainSection(TrainOptimization, Section):
     """How weights are trained."""
 
     method: Literal["pt", "sft"] = Field(
@@ -632,6 +638,11 @@ class Recipe(BaseModel):
     quantize: QuantizeSection | None = None
     evaluate: EvaluateSection | None = None
     deploy: DeploySection | None = None
+
+    @model_validator(mode="after")
+    def _gradients_become_updates(self) -> "Recipe":
+        optimization_checks(self.train, self.tuner)
+        return self
 
     @model_validator(mode="after")
     def _rows_fit_packed_sequences(self) -> "Recipe":

@@ -4,7 +4,10 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from swiftcore.errors import UsageError
+from swiftcore.recipe.optimization import plain
+from swiftcore.recipe.optimizers import DEFAULT
 from swiftcore.training.job import TrainJob
+from swiftcore.training.schedules import check_schedule
 from swiftcore.training.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -25,14 +28,13 @@ def training_arguments(job: TrainJob, steps: int, has_validation: bool) -> "Trai
     """Return the arguments of a run of `steps` optimizer steps.
 
     Raises:
-        UsageError: transformers knows no such schedule, or the type of the weights does not fit
-            the device.
+        UsageError: the schedule can't be made, or the type of the weights does not fit the device.
     """
     from transformers import TrainingArguments
 
     train = job.train
     micro, accumulation = job.batch_plan()
-    _check_schedule(train.lr_scheduler_type)
+    check_schedule(train, job.learning_rate(), steps, has_validation)
     try:
         return TrainingArguments(
             output_dir=str(Workspace(job.work_dir).checkpoints),
@@ -47,6 +49,9 @@ def training_arguments(job: TrainJob, steps: int, has_validation: bool) -> "Trai
             adam_beta2=train.adam_beta2,
             adam_epsilon=train.adam_epsilon,
             max_grad_norm=train.max_grad_norm,
+            # Ours are made by training.optimizers.
+            optim=DEFAULT if train.kind().schedule_free else train.kind().name,
+            optim_args=plain(train.optim_args),
             lr_scheduler_type=train.lr_scheduler_type,
             lr_scheduler_kwargs=train.lr_scheduler_kwargs,
             # A share would be read as a number of steps from 1.0 on.
@@ -96,17 +101,3 @@ def _precision(job: TrainJob) -> dict[str, Any]:
             do="change model.torch_dtype",
         )
     return {"bf16": job.torch_dtype == "bfloat16", "fp16": job.torch_dtype == "float16"}
-
-
-def _check_schedule(name: str) -> None:
-    from transformers import SchedulerType
-
-    known = [kind.value for kind in SchedulerType]
-    if name not in known:
-        raise UsageError(
-            "there is no such learning-rate schedule",
-            where="train.lr_scheduler_type",
-            found=name,
-            expected=", ".join(known),
-            do="choose one of them",
-        )

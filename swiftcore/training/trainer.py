@@ -21,6 +21,7 @@ from swiftcore.training.job import TrainJob
 from swiftcore.training.meter import Meter
 from swiftcore.training.metrics import MetricsLog
 from swiftcore.training.objectives import Objective
+from swiftcore.training.optimizers import RestAtEnd, lisa_callbacks, make_optimizer, rest
 from swiftcore.training.stopping import StopRequest
 from swiftcore.training.tally import Tally
 from swiftcore.training.workspace import Workspace
@@ -78,7 +79,13 @@ class SwiftTrainer(SharedTrainer):
             data_collator=objective.collate,
             train_dataset=batches.train,
             eval_dataset=batches.eval or None,
-            callbacks=[_Clock(self.meter), _StepEnd(self.tally_step, stop), _RankCut(self._budget)],
+            callbacks=[
+                _Clock(self.meter),
+                _StepEnd(self.tally_step, stop),
+                _RankCut(self._budget),
+                RestAtEnd(),
+                *lisa_callbacks(model, job),
+            ],
         )
 
     def resume_tally(self, checkpoint: Path) -> None:
@@ -95,6 +102,14 @@ class SwiftTrainer(SharedTrainer):
         self.tally.end_step()
         self.meter.end_step()
         self._stop.agree()
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Return the job's optimizer: one of ours, or what Trainer makes of its arguments."""
+        if self.optimizer is None:
+            trained: Any = model or self.model
+            decayed = self.get_decay_parameter_names(trained)
+            self.optimizer = make_optimizer(trained, self._job, self.args, decayed)
+        return super().create_optimizer(model)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return self._batches.order
@@ -155,6 +170,7 @@ class SwiftTrainer(SharedTrainer):
         """Return loss and figures over all validation rows; the loss is divided as in training."""
         model: Any = self.model_wrapped
         model.eval()
+        rest(self.optimizer)
         total, divisor, score = 0.0, 0.0, self._objective.score()
         with self.meter.paused(), torch.no_grad():
             for batch in self.get_eval_dataloader(eval_dataset):
@@ -199,6 +215,7 @@ class SwiftTrainer(SharedTrainer):
         path = self._folder / f"checkpoint-{self.state.global_step}"
         if any(self.world.gather(path.exists())):
             return
+        rest(self.optimizer)
         try:
             with self.meter.paused():
                 super()._save_checkpoint(model, trial)

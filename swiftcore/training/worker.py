@@ -74,10 +74,12 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
     from swiftcore.training.distributed.sharing import share_batches, shared_objective
     from swiftcore.training.distributed.strategies import strategy_for
     from swiftcore.training.objectives import objective_for
+    from swiftcore.training.optimizers import check_optimization
     from swiftcore.training.outputs import write_outputs
     from swiftcore.training.trainer import SwiftTrainer
     from swiftcore.tuners import count_parameters
 
+    check_optimization(job)
     world = World.join(job, number)
     stop = AgreedStop(asked, world)
     strategy = strategy_for(job, world)
@@ -234,7 +236,8 @@ def _hide_unused_packages(job: TrainJob) -> None:
     They import whatever is installed: 2 to 3 of the 8 CPU seconds of a start went into these.
     """
     unused = ["datasets", "torchao"]
-    if not is_quantized(job.model_dir):
+    quantized_moments = job.train.kind().bitsandbytes or job.tuner.galore_quantization
+    if not is_quantized(job.model_dir) and not quantized_moments:
         unused.append("bitsandbytes")
     for name in unused:
         # None makes `import name` fail and `find_spec(name)` answer None, as if not installed.

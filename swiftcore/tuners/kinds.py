@@ -7,8 +7,28 @@ peft is asked for one; the tuners of our own each have a module.
 from dataclasses import dataclass
 from typing import Literal
 
-_TARGETS = ("target_modules", "target_regex", "modules_to_save", "peft_args")
+_TOWERS = ("freeze_llm", "freeze_vit", "freeze_aligner")
+_TARGETS = ("target_modules", "target_regex", "modules_to_save", "peft_args", *_TOWERS)
 _LORA = ("lora_rank", "lora_alpha", "lora_dropout")
+# Full training with less memory: the optimizer reads these, not the tuner.
+_LOW_MEMORY = (
+    "use_galore",
+    "galore_target_modules",
+    "galore_rank",
+    "galore_update_proj_gap",
+    "galore_scale",
+    "galore_proj_type",
+    "galore_with_embedding",
+    "galore_quantization",
+    "galore_proj_quant",
+    "galore_proj_bits",
+    "galore_proj_group_size",
+    "galore_cos_threshold",
+    "galore_gamma_proj",
+    "galore_queue_size",
+    "lisa_activated_layers",
+    "lisa_step_interval",
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +68,8 @@ _ALL = (
             "freeze_parameters_ratio",
             "trainable_parameters",
             "trainable_parameters_regex",
+            *_TOWERS,
+            *_LOW_MEMORY,
         ),
         merges=False,
     ),
@@ -57,6 +79,7 @@ _ALL = (
         "arXiv:2106.09685, arXiv:2402.09353",
         *_LORA,
         "lora_bias",
+        "lorap_lr_ratio",
         "use_rslora",
         "use_dora",
         "init_weights",

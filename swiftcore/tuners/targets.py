@@ -5,8 +5,9 @@ import difflib
 from torch import nn
 
 from swiftcore.errors import UsageError
+from swiftcore.models.towers import Tower, Towers
 from swiftcore.recipe.sections import TunerSection
-from swiftcore.tuners.freezing import compile_regex
+from swiftcore.tuners.freezing import compile_regex, require_towers, trained_towers
 
 ALL_LINEAR = "all-linear"
 ALL_EMBEDDING = "all-embedding"
@@ -18,16 +19,24 @@ _HEADS = ("lm_head", "score", "v_head", "classifier")
 def target_modules(model: nn.Module, section: TunerSection) -> list[str] | str:
     """Return what a tuner adapts: sorted names of modules, or the regex of the section.
 
+    Of a multimodal model, all-linear are the linear modules of the parts that are not frozen.
+
     Raises:
-        UsageError: a name or the regex matches no module.
+        UsageError: a name or the regex matches no module, or a text model has no parts to freeze.
     """
+    towers = require_towers(model, section)
     names = [name for name, _ in model.named_modules()]
     if section.target_regex:
         pattern = compile_regex(section.target_regex, "tuner.target_regex")
         if not any(pattern.fullmatch(name) for name in names):
             raise _no_such_module("tuner.target_regex", section.target_regex, model)
         return section.target_regex
-    return named_modules(model, section.target_modules, "tuner.target_modules")
+    written = section.target_modules
+    if towers is None or ALL_LINEAR not in written:
+        return named_modules(model, written, "tuner.target_modules")
+    rest = [target for target in written if target != ALL_LINEAR]
+    inside = _linear_in(model, towers, trained_towers(section))
+    return sorted({*inside, *named_modules(model, rest, "tuner.target_modules")})
 
 
 def named_modules(model: nn.Module, written: list[str], where: str) -> list[str]:
@@ -74,6 +83,17 @@ def target_parameters(model: nn.Module, section: TunerSection) -> list[str]:
 def linear_names(model: nn.Module) -> list[str]:
     """Return the last name parts of all linear modules but the output heads."""
     return sorted(_names_of(model, "linear").difference(_HEADS))
+
+
+def _linear_in(model: nn.Module, towers: Towers, parts: set[Tower]) -> list[str]:
+    """Return the full names of the linear modules in some parts of a multimodal model."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if "linear" in type(module).__name__.lower()
+        and _last(name) not in _HEADS
+        and towers.part(name) in parts
+    ]
 
 
 def embedding_names(model: nn.Module) -> list[str]:

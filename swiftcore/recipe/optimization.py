@@ -246,6 +246,8 @@ def _lisa(train: "TrainSection", tuner: "TunerSection") -> str | None:
 
 
 def _schedule(train: "TrainSection", tuner: "TunerSection") -> str | None:
+    if train.kind().schedule_free and not train.adam_beta1:
+        return "train.adam_beta1 is 0, and schedule-free training averages by it; raise it"
     if train.kind().schedule_free and train.lr_scheduler_type not in _FLAT_SCHEDULES:
         return (
             f"train.optim {train.kind().name} replaces a falling learning rate, and "

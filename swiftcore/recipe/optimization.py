@@ -18,6 +18,7 @@ _BELOW_GALORE = (
     "adamw_torch", "adamw_torch_fused", "adamw_8bit", "adamw_bnb_8bit", "adafactor", "sgd",
 )  # fmt: skip
 _QUANTIZED_GALORE = ("adamw_8bit", "adamw_bnb_8bit")
+_WITH_A_AND_B = ("lora", "longlora")
 _FLAT_SCHEDULES = ("constant", "constant_with_warmup")
 # Which GaLore fields need which switch.
 _GALORE_SWITCHES = {
@@ -201,7 +202,7 @@ def _plug_in(train: "TrainSection", tuner: "TunerSection") -> str | None:
 
 
 def _lorap(train: "TrainSection", tuner: "TunerSection") -> str | None:
-    if tuner.lorap_lr_ratio is not None and tuner.train_type != "lora":
+    if tuner.lorap_lr_ratio is not None and tuner.train_type not in _WITH_A_AND_B:
         return (
             f"tuner.lorap_lr_ratio is about LoRA's matrices A and B, and train_type is "
             f"{tuner.train_type}; remove it, or train with lora"

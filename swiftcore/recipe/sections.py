@@ -18,13 +18,12 @@ from pydantic import (
     model_validator,
 )
 
-from swiftcore.recipe.refusals import refuse_value
-
 from swiftcore.recipe.optimization import (
     TrainOptimization,
     TunerOptimization,
     optimization_checks,
 )
+from swiftcore.recipe.refusals import refuse_value
 
 Dtype = Literal["float16", "bfloat16", "float32"]
 Strategy = Literal["no", "steps", "epoch"]

@@ -98,6 +98,7 @@ _ALL = (
         "arXiv:2309.12307",
         *_LORA,
         "lora_bias",
+        "lorap_lr_ratio",
         "lora_dtype",
         "use_rslora",
     ),

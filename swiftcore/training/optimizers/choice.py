@@ -40,6 +40,14 @@ def check_optimization(job: TrainJob) -> None:
     problem = optimization_conflict(job.train, job.tuner)
     if problem:
         raise UsageError("these settings don't go together", where="recipe", found=problem)
+    if job.tuner.lisa_activated_layers and job.processes.world_size > 1:
+        raise UsageError(
+            "LISA trains in one process",
+            where="tuner.lisa_activated_layers",
+            found=f"{job.processes.world_size} processes, which would wait for gradients of blocks "
+            "at rest",
+            do="train in one process, or set tuner.use_galore instead",
+        )
     kind = job.train.kind()
     if kind.paged and job.device == "cpu":
         raise UsageError(
@@ -96,7 +104,7 @@ def _maker(
     if tuner.galore_quantization or train.kind().bitsandbytes:
         _keep_tables_in_32_bits(model)
     if tuner.galore_quantization:
-        from bitsandbytes.optim import AdamW
+        from bitsandbytes.optim.adamw import AdamW
 
         betas = (train.adam_beta1, train.adam_beta2)
         return partial(AdamW, betas=betas, eps=train.adam_epsilon, optim_bits=8)
@@ -122,7 +130,7 @@ def _schedule_free(train: TrainSection) -> _Make:
 
 def _keep_tables_in_32_bits(model: nn.Module) -> None:
     """Have bitsandbytes keep moments of embeddings in 32 bits, as Trainer does."""
-    from bitsandbytes.optim import GlobalOptimManager
+    from bitsandbytes.optim.optimizer import GlobalOptimManager
 
     manager = GlobalOptimManager.get_instance()
     for module in model.modules():

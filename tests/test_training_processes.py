@@ -1,12 +1,16 @@
 """One run in two processes: the same curve, the same steps, one end, one error."""
 
+import json
 import os
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
-from forked import train_together
+import torch
+from forked import together, train_together
+from safetensors.torch import load_file
 from test_training_resume import wait_until_gone
 from training_setup import (
     counting_rows,
@@ -19,8 +23,9 @@ from training_setup import (
 
 from swiftcore.errors import Cancelled, DataError, EnvironmentMissing, TrainingFailed, UsageError
 from swiftcore.models.files import read_json
-from swiftcore.recipe import Runtime, build_recipe
+from swiftcore.recipe import Runtime, TrainSection, build_recipe
 from swiftcore.recipe.processes import Processes
+from swiftcore.recipe.sharding import reshard_after_forward
 from swiftcore.training import TrainJob, checkpoints, run_training
 from swiftcore.training.distributed.sharing import Share, Stand
 from swiftcore.training.distributed.team import with_meeting_point
@@ -55,25 +60,39 @@ def curve(job: TrainJob, name: str = "loss") -> list[float]:
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"packing": True, "packing_length": 40}], ids=["padded", "packed"]
+    ("tuner", "settings", "strategy"),
+    [
+        (NO_DROPOUT, {}, "DDP over gloo"),
+        (NO_DROPOUT, {"packing": True, "packing_length": 40}, "DDP over gloo"),
+        ({"train_type": "full"}, {"fsdp": "fsdp2"}, "FSDP2 over gloo"),
+    ],
+    ids=["padded", "packed", "fsdp2"],
 )
-def test_two_processes_log_the_curve_of_one(inputs, tmp_path, settings):
-    plan = {"gradient_accumulation_steps": 2, **settings}
-    one = job_of(tmp_path / "1", inputs, per_device_train_batch_size=4, **plan)
+def test_two_processes_log_the_curve_of_one(inputs, tmp_path, tuner, settings, strategy):
+    plan = {"gradient_accumulation_steps": 2, "tuner": tuner, **settings}
+    single = {"per_device_train_batch_size": 4, **plan, "fsdp": None}
+    one = job_of(tmp_path / "1", inputs, **single)
     two = job_of(tmp_path / "2", inputs, TWO, per_device_train_batch_size=2, **plan)
     (alone,) = train_together(one)
-    together = train_together(two)
-    assert [result.metrics["steps"] for result in together] == [alone.metrics["steps"]] * 2
+    results = train_together(two)
+    assert [result.metrics["steps"] for result in results] == [alone.metrics["steps"]] * 2
     for name in ("loss", "eval_loss", "grad_norm"):
         assert curve(two, name) == pytest.approx(curve(one, name), rel=1e-5)
     assert len(curve(one)) == alone.metrics["steps"] >= 2
-    for name in ("tokens", "label_tokens"):
-        assert together[0].metrics[name] == alone.metrics[name]
-    assert "2 processes, DDP over gloo" in together[0].notes[-1]
+    for name in ("tokens", "label_tokens", "trainable_parameters", "total_parameters"):
+        assert results[0].metrics[name] == alone.metrics[name]
+    assert f"2 processes, {strategy}" in results[0].notes[-1]
+    here, there = (load_file(next(job.out_dir.glob("*.safetensors"))) for job in (one, two))
+    assert set(here) == set(there)
+    for name, weight in here.items():
+        assert torch.allclose(there[name], weight, atol=1e-4), name
 
 
-def test_a_stop_that_one_process_hears_of_ends_both_and_the_rerun_ends_the_same(inputs, tmp_path):
-    dropout = {"tuner": {"lora_dropout": 0.1}, "num_train_epochs": 3}
+@pytest.mark.parametrize("strategy", [{}, {"fsdp": "fsdp2"}], ids=["ddp", "fsdp2"])
+def test_a_stop_that_one_process_hears_of_ends_both_and_the_rerun_ends_the_same(
+    inputs, tmp_path, strategy
+):
+    dropout = {"tuner": {"lora_dropout": 0.1}, "num_train_epochs": 3, **strategy}
     whole = job_of(tmp_path / "whole", inputs, TWO, **dropout)
     train_together(whole)
     job = job_of(tmp_path / "stopped", inputs, TWO, **dropout)
@@ -85,6 +104,36 @@ def test_a_stop_that_one_process_hears_of_ends_both_and_the_rerun_ends_the_same(
     histories = [timeless(read_lines(Workspace(j.work_dir).metrics)) for j in (whole, job)]
     assert histories[0] == histories[1]
     assert folder_bytes(whole.out_dir) == folder_bytes(job.out_dir)
+
+
+def elements_held(number: int, job: TrainJob) -> tuple[int, int]:
+    """Return how many elements of a model's weights there are, and how many a process holds."""
+    from swiftcore.models import load_model
+    from swiftcore.training.distributed.strategies import strategy_for
+
+    model: Any = load_model(job.model_dir)
+    every = sum(weight.numel() for weight in model.parameters())
+    strategy_for(job, World.join(job, number)).shard(model)
+    return every, sum(weight.to_local().numel() for weight in model.parameters())
+
+
+def test_each_of_two_processes_holds_half_of_the_weights(inputs, tmp_path):
+    job = job_of(tmp_path, inputs, with_meeting_point(TWO), fsdp="fsdp2")
+    held = together(elements_held, [(job,), (job,)])
+    for every, here in held:
+        assert here == pytest.approx(every / 2, rel=0.02)
+
+
+def test_settings_of_fsdp_that_would_do_something_else_are_refused(tmp_path):
+    file = tmp_path / "fsdp.json"
+    file.write_text('{"fsdp": "full_shard auto_wrap", "fsdp_config": {"fsdp_version": 2}}')
+    written = json.loads(file.read_text())
+    assert TrainSection(fsdp=str(file)).fsdp == written
+    file.write_text('{"fsdp_config": {"reshard_after_forward": false}}')
+    assert reshard_after_forward(TrainSection(fsdp=str(file)).fsdp) is False
+    for settings in ({"fsdp_version": 1}, {"offload_params": True}, str(tmp_path / "none.json")):
+        with pytest.raises(ValueError, match="fsdp"):
+            TrainSection(fsdp=settings)
 
 
 def test_a_killed_process_ends_the_other_and_its_checkpoint_stays(inputs, tmp_path):

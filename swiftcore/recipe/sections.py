@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -24,6 +25,7 @@ from swiftcore.recipe.optimization import (
     optimization_checks,
 )
 from swiftcore.recipe.refusals import refuse_value
+from swiftcore.recipe.sharding import FsdpName, read_settings, reshard_after_forward
 
 Dtype = Literal["float16", "bfloat16", "float32"]
 Strategy = Literal["no", "steps", "epoch"]
@@ -450,6 +452,10 @@ class TrainSection(TrainOptimization, Section):
         ge=1,
         description="processes per_device_train_batch_size is counted for; default: those that run",
     )
+    fsdp: Annotated[FsdpName | dict[str, Any] | None, BeforeValidator(read_settings)] = Field(
+        default=None,
+        description="fsdp2, or its settings or their JSON file: weights and optimizer spread out",
+    )
     weight_decay: float = Field(default=0.1, ge=0, description="AdamW weight decay")
     adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW beta1")
     adam_beta2: float = Field(default=0.95, ge=0, lt=1, description="AdamW beta2")
@@ -509,6 +515,12 @@ class TrainSection(TrainOptimization, Section):
     save_strategy: Strategy = Field(default="steps", description="when checkpoints are written")
     save_steps: int = Field(default=500, ge=1, description="steps between checkpoints")
     save_total_limit: int | None = Field(default=None, ge=1, description="checkpoints to keep")
+
+    @model_validator(mode="after")
+    def _sharding_is_known(self) -> "TrainSection":
+        if self.fsdp is not None:
+            reshard_after_forward(self.fsdp)
+        return self
 
     def rows_a_step(self, num_processes: int) -> int:
         """Return the rows of an optimizer step when they are counted for so many processes."""

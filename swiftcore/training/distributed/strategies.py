@@ -125,4 +125,8 @@ class DataParallel(Alone):
 
 def strategy_for(job: TrainJob, world: World) -> Strategy:
     """Return the strategy that a job asks for."""
+    if job.train.fsdp is not None:
+        from swiftcore.training.distributed.fsdp import FullyShard
+
+        return FullyShard(job, world)
     return Alone() if world.size == 1 else DataParallel(job)

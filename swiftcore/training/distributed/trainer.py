@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from swiftcore.training.distributed.sharing import SILENT
 from swiftcore.training.distributed.strategies import Alone, Strategy
@@ -78,15 +79,18 @@ class SharedTrainer(Trainer):
         super()._save(output_dir, state_dict=state_dict or self._weights)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self._optimizer_state is not None:
-            torch.save(self._optimizer_state, Path(output_dir) / "optimizer.pt")
+        if self._optimizer_state is None:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        torch.save(self._optimizer_state, Path(output_dir) / OPTIMIZER_NAME)
+        torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None or not self.strategy.load_optimizer_state(
-            self, Path(checkpoint) / "optimizer.pt"
-        ):
+        folder = Path(checkpoint) if checkpoint else None
+        if folder is None or not self.strategy.load_optimizer_state(self, folder / OPTIMIZER_NAME):
             super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME, weights_only=True))
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(str(self._own(output_dir)))

@@ -64,7 +64,7 @@ class World:
             EnvironmentMissing: they could not meet.
         """
         processes = job.processes
-        if processes.world_size == 1:
+        if processes.world_size == 1 and job.train.fsdp is None:
             return cls()
         import torch
         from torch import distributed

@@ -183,7 +183,7 @@ def test_value_names_of_ms_swift_4_are_accepted():
         (["--lerning_rate", "1"], "did you mean --learning_rate"),
         (["--num_generations", "8"], "--num_generations: refused: GRPO is not built yet"),
         (["--output_dir", "o"], "name it with --store"),
-        (["--quant_bits", "4"], "does not act in swift sft; it sets quantize.quant_bits"),
+        (["--quant_n_samples", "4"], "does not act in swift sft; it sets quantize.quant_n_samples"),
         (["--merge_lora"], "does not act in swift sft; it sets merge"),
         (["--CUDA_VISIBLE_DEVICES", "0"], "an environment variable, not a flag"),
         (["--lora_rank", "eight"], "takes a whole number, found eight"),

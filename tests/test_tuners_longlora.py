@@ -9,8 +9,10 @@ from training_setup import counting_rows, tiny_base
 from swiftcore.errors import UsageError
 from swiftcore.export import merge_adapter
 from swiftcore.models import load_model, load_tokenizer
+from swiftcore.models.shape import model_shape
 from swiftcore.recipe import MergeSection, TunerSection
 from swiftcore.template import get_template, write_template_settings
+from swiftcore.training.trained_size import trained_size
 from swiftcore.tuners import count_parameters, load_adapter, prepare_model, save_adapter
 from swiftcore.tuners.shifted_attention import DeferredMask, shifted_attention
 
@@ -70,6 +72,7 @@ def test_longlora_trains_in_groups_answers_in_full_and_merges(tmp_path, tied, at
     lora = count_parameters(prepare_model(load_model(base), TunerSection())).trainable
     model = prepare_model(load_model(base, attn_impl=attention), SECTION)
     assert count_parameters(model).trainable == lora + embedding + norms
+    assert trained_size(model_shape(base), SECTION).entries == lora + embedding + norms
     with torch.no_grad():
         assert torch.equal(model.eval()(IDS).logits, plain(IDS).logits)
         assert not torch.allclose(model.train()(IDS).logits, plain(IDS).logits)

@@ -3,12 +3,19 @@
 import pytest
 import torch
 from torch import nn
-from training_setup import counting_rows, make_job, tiny_base, write_encoded
+from training_setup import (
+    counting_rows,
+    make_job,
+    tiny_base,
+    train_in_this_process,
+    write_encoded,
+)
 
 from swiftcore.errors import UsageError
 from swiftcore.models import load_model
+from swiftcore.models.shape import model_shape
 from swiftcore.recipe import TunerSection
-from swiftcore.training import run_training
+from swiftcore.training.trained_size import trained_size
 from swiftcore.tuners import count_parameters, load_adapter, prepare_model, save_adapter
 from swiftcore.tuners.reft import Intervention
 
@@ -150,13 +157,13 @@ def test_what_it_cannot_do_is_said(base, settings, words):
         prepare_model(load_model(base), TunerSection(train_type="reft", **settings))
 
 
-@pytest.mark.road
-def test_a_training_process_writes_a_folder_that_loads(base, tmp_path):
+def test_a_training_run_writes_a_folder_that_loads(base, tmp_path):
     encoded = write_encoded(tmp_path / "encoded", counting_rows(12), counting_rows(3, seed=1))
     job = make_job(
         tmp_path, base, encoded, tuner={"train_type": "reft"}, gradient_checkpointing=True
     )
-    metrics = run_training(job).metrics
+    assert trained_size(model_shape(base), job.tuner).entries == 2 * COUNTS["LoreftIntervention"]
+    metrics = train_in_this_process(job).metrics
     assert metrics["last_loss"] < metrics["first_loss"]
     assert metrics["trainable_parameters"] == 2 * COUNTS["LoreftIntervention"]
     assert load_adapter(base, job.out_dir) is not None

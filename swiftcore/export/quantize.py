@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swiftcore.errors import EnvironmentMissing, GateRefused, UsageError
+from swiftcore.errors import GateRefused, UsageError
 from swiftcore.export.folder import complete_folder, stored_dtype_name, weight_bytes
 from swiftcore.models.files import require_model_folder
 from swiftcore.models.loading import is_quantized, load_model
+from swiftcore.models.quantizing import LoadQuantization
 from swiftcore.models.quiet import without_progress_bars
 from swiftcore.progress import Progress, Silent
 from swiftcore.recipe.sections import QuantizeSection
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import BitsAndBytesConfig
 
 _IGNORED = -100
 
@@ -112,7 +112,13 @@ def quantize_model(
 def _write_quantized(model_dir: Path, out_dir: Path, section: QuantizeSection, device: str) -> None:
     from transformers import AutoModelForCausalLM
 
-    _require_bitsandbytes()
+    wanted = LoadQuantization(
+        bits=section.quant_bits,
+        quant_type=section.bnb_4bit_quant_type,
+        double_quant=section.bnb_4bit_use_double_quant,
+        compute_dtype=section.bnb_4bit_compute_dtype,
+    )
+    config = wanted.config(stored_dtype_name(model_dir))
     with without_progress_bars():
         model = AutoModelForCausalLM.from_pretrained(
             model_dir,
@@ -120,35 +126,11 @@ def _write_quantized(model_dir: Path, out_dir: Path, section: QuantizeSection, d
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
-            quantization_config=_quantization_config(section, model_dir),
+            quantization_config=config,
             device_map={"": device},
         )
         model.save_pretrained(out_dir)
     complete_folder(out_dir, model_dir)
-
-
-def _quantization_config(section: QuantizeSection, model_dir: Path) -> "BitsAndBytesConfig":
-    from transformers import BitsAndBytesConfig
-
-    if section.quant_bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=section.bnb_4bit_quant_type,
-        bnb_4bit_use_double_quant=section.bnb_4bit_use_double_quant,
-        bnb_4bit_compute_dtype=section.bnb_4bit_compute_dtype or stored_dtype_name(model_dir),
-    )
-
-
-def _require_bitsandbytes() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("bitsandbytes") is None:
-        raise EnvironmentMissing(
-            "quantization to 4 or 8 bits needs bitsandbytes",
-            where="quantize.quant_method",
-            do="pip install bitsandbytes",
-        )
 
 
 def _refuse_quantized(model_dir: Path) -> None:

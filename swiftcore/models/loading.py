@@ -18,6 +18,7 @@ from swiftcore.models.files import (
     require_adapter_folder,
     require_model_folder,
 )
+from swiftcore.models.quantizing import LoadQuantization
 from swiftcore.models.quiet import without_progress_bars
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def load_model(
     dtype: "str | torch.dtype | None" = None,
     device: str = "cpu",
     attn_impl: str | None = None,
+    quantization: LoadQuantization | None = None,
 ) -> "PreTrainedModel":
     """Return a causal language model in evaluation mode, with plain `from_pretrained`.
 
@@ -61,17 +63,24 @@ def load_model(
         dtype: type of the weights; None keeps the stored one.
         device: torch device string.
         attn_impl: attention implementation; None leaves the choice to transformers.
+        quantization: how weights are held in memory; None is as they are stored.
 
     Raises:
         ModelMissing: there is no model in the folder.
-        UsageError: its weights are pickles, or its architecture needs code from the folder.
+        UsageError: its weights are pickles, its architecture needs code from the folder, or they
+            are quantized already and can't be once more.
         ArtifactDamaged: files can't be read, or weights are missing from them.
     """
     from transformers import AutoModelForCausalLM
 
     folder = require_model_folder(Path(folder))
     options: dict[str, Any] = {"attn_implementation": attn_impl} if attn_impl else {}
-    if is_quantized(folder):
+    quantized = is_quantized(folder) or quantization is not None
+    if quantization is not None:
+        _refuse_second_quantization(folder)
+        default = _dtype_name(dtype) or read_json(folder / "config.json").get("dtype") or "float32"
+        options["quantization_config"] = quantization.config(default)
+    if quantized:
         # bitsandbytes places weights itself and refuses a later `.to(device)`.
         options["device_map"] = {"": device}
         # It warns at each int8 product that float32 is cast.
@@ -88,7 +97,7 @@ def load_model(
         )
     model, info = loaded
     _refuse_gaps(folder, info)
-    return (model if is_quantized(folder) else model.to(device)).eval()
+    return (model if quantized else model.to(device)).eval()
 
 
 def load_adapted_model(
@@ -123,6 +132,20 @@ def load_adapted_model(
 def is_quantized(folder: Path) -> bool:
     """Return whether the weights in a model folder are stored in quantized form."""
     return bool(read_json(folder / "config.json").get("quantization_config"))
+
+
+def _refuse_second_quantization(folder: Path) -> None:
+    if is_quantized(folder):
+        raise UsageError(
+            "the model is quantized already",
+            where="model.quant_method",
+            found=folder,
+            do="leave model.quant_method out; adapters train over these weights as they are",
+        )
+
+
+def _dtype_name(dtype: "str | torch.dtype | None") -> str | None:
+    return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
 def _torch_dtype(dtype: "str | torch.dtype | None") -> "str | torch.dtype":

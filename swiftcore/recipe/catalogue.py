@@ -80,6 +80,7 @@ _REASONS = {
     "vit_gradient_checkpointing": _MULTIMODAL,
     "galore_optim_per_parameter": "one optimizer steps all parameters, with the same result",
     "LOG_LEVEL": "use --log_level",
+    "hqq_axis": "HQQ needs a GPU and has no checkpoint format; quant_method bnb does the same",
 }
 # Groups of settings for one family of models are headed by names of families.
 _MODEL_GROUP = re.compile(r"[a-z0-9_, ]+")

@@ -29,6 +29,12 @@ _REFUSED: dict[str, dict[str, str]] = {
         "unsloth": "it starts only on a GPU and replaces the code of transformers; "
         "train.fold_lora and train.label_logits save the same work"
     },
+    "quant_method": {
+        "hqq": "it needs a GPU and has no checkpoint format; bnb does the same",
+        "eetq": "it needs a GPU; bnb with quant_bits 8 does the same",
+        "quanto": "it has no checkpoint format; bnb does the same",
+        "fp8": "it needs a GPU, and its weights can't be trained over; use bnb",
+    },
     "lora_dtype": {
         "float16": "gradients of float16 weights overflow and can't be scaled back; "
         "float32 is trained under float16 autocast as well"

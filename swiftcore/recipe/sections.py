@@ -109,6 +109,39 @@ class ModelSection(Section):
     attn_impl: Literal["sdpa", "eager"] | None = Field(
         default=None, description="attention implementation; default: transformers' choice"
     )
+    quant_method: Literal["bnb"] | None = Field(
+        default=None, description="train over weights that are quantized while loading (QLoRA)"
+    )
+    quant_bits: Literal[4, 8] | None = Field(
+        default=None, description="bits of a weight, with quant_method"
+    )
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = Field(default="nf4", description="4-bit code book")
+    bnb_4bit_use_double_quant: bool = Field(default=True, description="quantize the scales as well")
+    bnb_4bit_compute_dtype: Dtype | None = Field(
+        default=None, description="type of the products with 4-bit weights; default: the model's"
+    )
+    bnb_4bit_quant_storage: Literal["uint8", "float16", "bfloat16", "float32"] | None = Field(
+        default=None, description="type that packed 4-bit weights are held in; default: uint8"
+    )
+
+    @field_validator("quant_method", mode="before")
+    @classmethod
+    def _not_refused(cls, value: Any, info: ValidationInfo) -> Any:
+        refuse_value(info.field_name, value)
+        return value
+
+    @model_validator(mode="after")
+    def _quantization_is_whole(self) -> "ModelSection":
+        if (self.quant_method is None) != (self.quant_bits is None):
+            raise ValueError("model.quant_method and model.quant_bits (4 or 8) go together")
+        idle = sorted(
+            name
+            for name in self.model_dump(exclude_defaults=True)
+            if name.startswith("bnb_4bit_") and self.quant_bits != 4
+        )
+        if idle:
+            raise ValueError(f"{', '.join(idle)} do nothing without model.quant_bits 4")
+        return self
 
     @model_validator(mode="after")
     def _one_origin(self) -> "ModelSection":
@@ -653,6 +686,15 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _gradients_become_updates(self) -> "Recipe":
         optimization_checks(self.train, self.tuner)
+        return self
+
+    @model_validator(mode="after")
+    def _quantized_weights_stay(self) -> "Recipe":
+        if self.model.quant_bits is not None and self.tuner.train_type == "full":
+            raise ValueError(
+                f"tuner.train_type full trains the weights that model.quant_bits "
+                f"{self.model.quant_bits} holds frozen; use train_type lora, or leave it out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -46,6 +46,7 @@ def train_job(
     out_dir: Path,
 ) -> "TrainJob":
     """Return the training that a recipe asks for, on this machine."""
+    from swiftcore.models.quantizing import LoadQuantization
     from swiftcore.training import TrainJob
 
     peak, processes = runtime.peak_tflops, runtime.processes()
@@ -58,6 +59,7 @@ def train_job(
         out_dir=out_dir,
         torch_dtype=recipe.model.torch_dtype,
         attn_impl=recipe.model.attn_impl,
+        quantization=LoadQuantization.of(recipe.model),
         device=runtime.resolved_device(),
         num_threads=runtime.threads(processes.per_node),
         num_workers=runtime.num_workers,

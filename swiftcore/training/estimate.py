@@ -88,7 +88,7 @@ def estimate_memory(job: TrainJob, longest: int, shape: ModelShape | None = None
     # Full training with a type keeps float32 masters; peft keeps adapters in float32.
     held = 4 if full and job.torch_dtype else computed
     trained_bytes = held if full else 4
-    weights = shape.num_bytes if shape.quantized else shape.entries * held
+    weights = _weight_bytes(job, shape, held)
     trained = trained_size(shape, job.tuner).entries
     tokens = job.batch_plan()[0] * longest
     return MemoryEstimate(
@@ -101,6 +101,15 @@ def estimate_memory(job: TrainJob, longest: int, shape: ModelShape | None = None
         trained_parameters=trained,
         tokens_a_forward=tokens,
     )
+
+
+def _weight_bytes(job: TrainJob, shape: ModelShape, held: int) -> int:
+    if shape.quantized:
+        return shape.num_bytes
+    if job.quantization is None:
+        return shape.entries * held
+    packed = sum(t.entries for t in shape.tensors if t.is_linear)
+    return round(packed * job.quantization.entry_bytes) + (shape.entries - packed) * held
 
 
 def estimate_flops(job: TrainJob, rows: RowSizes, shape: ModelShape | None = None) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from swiftcore.errors import UsageError
+from swiftcore.models.quantizing import LoadQuantization
 from swiftcore.recipe.processes import Processes
 from swiftcore.recipe.sections import Dtype, TrainSection, TunerSection
 
@@ -28,6 +29,7 @@ class TrainJob(BaseModel):
     out_dir: Path
     torch_dtype: Dtype | None = None
     attn_impl: str | None = None
+    quantization: LoadQuantization | None = None
     device: str = "cpu"
     num_threads: int = Field(default=1, ge=1)
     num_workers: int = Field(default=0, ge=0)

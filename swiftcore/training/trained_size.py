@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from swiftcore.models.shape import Matrix, ModelShape
 from swiftcore.recipe.sections import TunerSection
 
+_EXACT = ("lora", "longlora", "adalora")
 _FIRST_BLOCK = re.compile(r"(^|\.)(layers|h|blocks)\.0\.")
 
 
@@ -34,6 +35,10 @@ def trained_size(shape: ModelShape, tuner: TunerSection) -> TrainedSize:
         width, hidden = tuner.adapter_length, shape.number("hidden_size", "n_embd")
         layers = shape.number("num_hidden_layers", "n_layer")
         return TrainedSize(layers * (2 * width * hidden + width + hidden) + saved)
+    if tuner.train_type == "reft":
+        return TrainedSize(_interventions(shape, tuner) + saved)
+    if tuner.train_type == "longlora":
+        saved += sum(t.entries for t in shape.tensors if t.is_embedding or "norm" in t.module)
     adapted = [t for t in shape.tensors if _adapted(t, tuner)]
     rank = tuner.adalora_init_r if tuner.train_type == "adalora" else tuner.lora_rank
     entries = sum(rank * sum(t.shape) for t in adapted)
@@ -42,7 +47,17 @@ def trained_size(shape: ModelShape, tuner: TunerSection) -> TrainedSize:
     if tuner.use_dora:
         entries += sum(t.shape[0] for t in adapted)
     plain = tuner.lora_bias == "none" and not tuner.target_parameters
-    return TrainedSize(entries + saved, tuner.train_type in ("lora", "adalora") and plain)
+    return TrainedSize(entries + saved, tuner.train_type in _EXACT and plain)
+
+
+def _interventions(shape: ModelShape, tuner: TunerSection) -> int:
+    rank, hidden = tuner.reft_rank, shape.number("hidden_size", "n_embd")
+    blocks = shape.number("num_hidden_layers", "n_layer")
+    constant = tuner.reft_intervention_type in ("ConsreftIntervention", "LobireftIntervention")
+    each = rank * hidden + rank + (0 if constant else rank * hidden)
+    if tuner.reft_args.get("add_bias"):
+        each += rank
+    return each * (blocks if tuner.reft_layers is None else len(set(tuner.reft_layers)))
 
 
 def _full(shape: ModelShape, tuner: TunerSection) -> int:

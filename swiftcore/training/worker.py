@@ -92,7 +92,8 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
     _stop_if_asked(asked, None)
     # Folded first, so that what is shown of rows side by side is shown of the model that trains.
     folding = _folded(model, job)
-    notes = [*_side_by_side(model, batches), *folding]
+    held = [job.quantization.describe()] if job.quantization else []
+    notes = [*held, *_side_by_side(model, batches), *folding]
     objective = objective_for(job, pad_id=pad_id, side_by_side=batches.side_by_side)
     trainer = SwiftTrainer(
         model,
@@ -186,7 +187,13 @@ def _prepared_model(job: TrainJob, steps: int, rows: EncodedRows) -> tuple[Any, 
     full = job.tuner.train_type == "full"
     # Small updates vanish in 16-bit weights; full training keeps float32 masters under autocast.
     dtype = "float32" if full and job.torch_dtype is not None else job.torch_dtype
-    model = load_model(job.model_dir, dtype=dtype, device=job.device, attn_impl=job.attn_impl)
+    model = load_model(
+        job.model_dir,
+        dtype=dtype,
+        device=job.device,
+        attn_impl=job.attn_impl,
+        quantization=job.quantization,
+    )
     set_seed(job.train.seed)
     pad_id = tokenizer.pad_token_id
     prepared = prepare_model(model, job.tuner, total_steps=steps, rows=rows)
@@ -237,7 +244,8 @@ def _hide_unused_packages(job: TrainJob) -> None:
     """
     unused = ["datasets", "torchao"]
     quantized_moments = job.train.kind().bitsandbytes or job.tuner.galore_quantization
-    if not is_quantized(job.model_dir) and not quantized_moments:
+    quantized = job.quantization is not None or is_quantized(job.model_dir)
+    if not quantized and not quantized_moments:
         unused.append("bitsandbytes")
     for name in unused:
         # None makes `import name` fail and `find_spec(name)` answer None, as if not installed.

@@ -271,7 +271,9 @@ def _refuse_rank(model: nn.Module, section: TunerSection, chosen: list[str] | st
         weight = getattr(module, "weight", None)
         if weight is None or weight.dim() != 2 or not _is_chosen(name, chosen):
             continue
-        largest = max(largest, min(weight.shape))
+        # Packed weights of 4 bits have a shape of their own.
+        inputs, outputs = (getattr(module, f"{side}_features", 0) for side in ("in", "out"))
+        largest = max(largest, min(inputs, outputs) or min(weight.shape))
     if largest and section.lora_rank > largest:
         raise UsageError(
             "the rank is larger than every matrix that it would update",

@@ -12,6 +12,7 @@ from swiftcore.tuners.freezing import apply_freezing
 from swiftcore.tuners.kinds import KINDS
 from swiftcore.tuners.own import add_own
 from swiftcore.tuners.peft_kinds import add_peft
+from swiftcore.tuners.quantized import settle_quantized
 
 # A recipe with a rank may be tried with all weights instead.
 _TOLERATED = {"full": frozenset({"lora_rank", "lora_alpha", "lora_dropout", "target_modules"})}
@@ -47,6 +48,7 @@ def prepare_model(
             nothing to train.
     """
     _refuse_idle_settings(section)
+    settle_quantized(model, section)
     prepared = model
     if section.train_type == "full":
         apply_freezing(model, section)

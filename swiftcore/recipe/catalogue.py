@@ -64,7 +64,11 @@ _REASONS = {
     "output_dir": "results live in the artifact store; name it with --store",
     "add_version": "results live in the artifact store; name it with --store",
     "exist_ok": "artifacts are never overwritten",
-    "resume_from_checkpoint": "a stopped run goes on by itself from its newest verified checkpoint",
+    "create_checkpoint_symlink": "the record names the best step, and load_best_model_at_end "
+    "makes it the output",
+    "average_tokens_across_devices": "a step's loss is always divided by the tokens of all "
+    "processes",
+    "eval_use_evalscope": "EvalScope needs a served model; the evaluate stage comes after training",
     "safe_serialization": "weights are always written as safetensors",
     "check_model": "artifacts are always verified before reuse",
     "load_from_cache_file": "unchanged stages are always reused",

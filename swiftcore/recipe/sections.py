@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from swiftcore.recipe.checkpointing import TrainCheckpointing
 from swiftcore.recipe.optimization import (
     TrainOptimization,
     TunerOptimization,
@@ -462,7 +463,7 @@ class TunerSection(TunerOptimization, Section):
         return self
 
 
-class TrainSection(TrainOptimization, Section):
+class TrainSection(TrainOptimization, TrainCheckpointing, Section):
     """How weights are trained."""
 
     method: Literal["pt", "sft"] = Field(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swiftcore.artifacts import Produced, section_config
-from swiftcore.recipe import Recipe, Runtime
+from swiftcore.recipe import Recipe, Runtime, TrainSection
 from swiftcore.stages.contract import Stage, StageRun
 
 if TYPE_CHECKING:
@@ -14,10 +14,19 @@ if TYPE_CHECKING:
 
 def _config(recipe: Recipe) -> dict[str, Any]:
     return {
-        "train": section_config(recipe.train),
+        "train": section_config(recipe.train) | _named_files(recipe.train),
         "tuner": section_config(recipe.tuner),
         "model": section_config(recipe.model, exclude={"model", "scratch"}),
     }
+
+
+def _named_files(train: TrainSection) -> dict[str, Any]:
+    """Return what the files hold that the section names: that is identity, not where they lie."""
+    if train.resume_from_checkpoint is None:
+        return {}
+    from swiftcore.training.resuming import checkpoint_digest
+
+    return {"resume_from_checkpoint": checkpoint_digest(train.resume_from_checkpoint)}
 
 
 def _run(run: StageRun) -> Produced:

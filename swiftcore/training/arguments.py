@@ -4,6 +4,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from swiftcore.errors import UsageError
+from swiftcore.recipe.checkpointing import (
+    best_metric,
+    eval_strategy,
+    more_is_better,
+    needs_validation,
+)
 from swiftcore.recipe.optimization import plain
 from swiftcore.recipe.optimizers import DEFAULT
 from swiftcore.training.job import TrainJob
@@ -18,10 +24,20 @@ def total_steps(job: TrainJob, num_rows: int) -> int:
     """Return the number of optimizer steps of a run over `num_rows` rows, or packed sequences."""
     if job.train.max_steps > 0:
         return job.train.max_steps
+    return math.ceil(job.train.num_train_epochs * steps_an_epoch(job, num_rows))
+
+
+def last_step(job: TrainJob, num_rows: int) -> int:
+    """Return the optimizer step after which a run ends; `max_epochs` may come before the total."""
+    steps, epochs = total_steps(job, num_rows), job.train.max_epochs
+    return steps if epochs is None else min(steps, epochs * steps_an_epoch(job, num_rows))
+
+
+def steps_an_epoch(job: TrainJob, num_rows: int) -> int:
+    """Return the number of optimizer steps of a pass over the rows."""
     micro, accumulation = job.batch_plan()
     rounds = math.ceil(num_rows / (micro * job.processes.world_size))
-    per_epoch = math.ceil(rounds / accumulation)
-    return math.ceil(job.train.num_train_epochs * per_epoch)
+    return math.ceil(rounds / accumulation)
 
 
 def training_arguments(job: TrainJob, steps: int, has_validation: bool) -> "TrainingArguments":
@@ -35,6 +51,7 @@ def training_arguments(job: TrainJob, steps: int, has_validation: bool) -> "Trai
     train = job.train
     micro, accumulation = job.batch_plan()
     check_schedule(train, job.learning_rate(), steps, has_validation)
+    evaluates = _eval_strategy(job, has_validation)
     try:
         return TrainingArguments(
             output_dir=str(Workspace(job.work_dir).checkpoints),
@@ -57,19 +74,24 @@ def training_arguments(job: TrainJob, steps: int, has_validation: bool) -> "Trai
             # A share would be read as a number of steps from 1.0 on.
             warmup_steps=math.ceil(train.warmup_ratio * steps),
             activation_checkpointing=train.gradient_checkpointing,
-            activation_checkpointing_kwargs={"use_reentrant": False},
+            activation_checkpointing_kwargs=train.gradient_checkpointing_kwargs
+            or {"use_reentrant": False},
             neftune_noise_alpha=train.neftune_noise_alpha or None,
             seed=train.seed,
+            full_determinism=train.full_determinism,
             logging_strategy="steps",
             logging_steps=train.logging_steps,
             logging_first_step=train.logging_first_step,
             logging_nan_inf_filter=False,
-            eval_strategy=_eval_strategy(job, has_validation),
+            eval_strategy=evaluates,
             eval_steps=train.eval_steps or train.save_steps,
             save_strategy=train.save_strategy,
             save_steps=train.save_steps,
             # checkpoints.rotate does it, after the new one is sealed.
             save_total_limit=None,
+            save_only_model=train.save_only_model,
+            metric_for_best_model=best_metric(train) if has_validation else None,
+            greater_is_better=more_is_better(train) if has_validation else None,
             dataloader_num_workers=job.num_workers,
             dataloader_pin_memory=job.device == "cuda",
             remove_unused_columns=False,
@@ -86,9 +108,16 @@ def training_arguments(job: TrainJob, steps: int, has_validation: bool) -> "Trai
 
 
 def _eval_strategy(job: TrainJob, has_validation: bool) -> str:
-    if not has_validation:
-        return "no"
-    return job.train.eval_strategy or job.train.save_strategy
+    if has_validation:
+        return eval_strategy(job.train)
+    if asked := needs_validation(job.train):
+        raise UsageError(
+            "there are no validation rows",
+            where=f"train.{asked}",
+            found="an encoded dataset without a val split",
+            do="set data.val_dataset or data.split_dataset_ratio",
+        )
+    return "no"
 
 
 def _precision(job: TrainJob) -> dict[str, Any]:

@@ -20,10 +20,17 @@ _PREFIX = "checkpoint-"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint."""
+    """A verified checkpoint.
+
+    Args:
+        path: its folder.
+        step: optimizer steps behind it; 0 begins anew.
+        weights_alone: what else it holds is not wanted.
+    """
 
     path: Path
     step: int
+    weights_alone: bool = False
 
 
 def seal(folder: Path, identity: str) -> None:
@@ -89,11 +96,24 @@ def remove_after(folder: Path, step: int) -> None:
             shutil.rmtree(path)
 
 
-def rotate(folder: Path, limit: int | None) -> None:
-    """Remove the oldest checkpoints, once the newest is sealed, until `limit` are left."""
-    if limit is not None:
-        for path in _by_step(folder)[:-limit]:
-            shutil.rmtree(path)
+def rotate(folder: Path, limit: int | None, best_step: int | None = None) -> None:
+    """Remove the oldest checkpoints, once the newest is sealed, until `limit` are left.
+
+    The newest and the best one stay, even where `limit` is 1.
+    """
+    if limit is None:
+        return
+    paths = _by_step(folder)
+    older = sorted(paths[:-1], key=lambda path: (_step(path) == best_step, _step(path)))
+    has_older_best = bool(older) and _step(older[-1]) == best_step
+    kept = max(limit, 2 if has_older_best else 1)
+    for path in older[: max(0, len(paths) - kept)]:
+        shutil.rmtree(path)
+
+
+def at_step(folder: Path, step: int) -> Path:
+    """Return the folder of the checkpoint of a step."""
+    return folder / f"{_PREFIX}{step}"
 
 
 def _by_step(folder: Path) -> list[Path]:

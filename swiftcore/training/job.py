@@ -11,6 +11,9 @@ from swiftcore.models.quantizing import LoadQuantization
 from swiftcore.recipe.processes import Processes
 from swiftcore.recipe.sections import Dtype, TrainSection, TunerSection
 
+# Where a run begins; not what it is.
+RESUME_SETTINGS = ("resume_from_checkpoint", "resume_only_model", "ignore_data_skip")
+
 
 class TrainJob(BaseModel):
     """One training run: what to train on what, and where its files are.
@@ -77,7 +80,11 @@ class TrainJob(BaseModel):
 
     def identity(self) -> str:
         """Return a digest of what shapes the result, to tell checkpoints of other jobs apart."""
-        shape = self.model_dump(mode="json", include={"train", "tuner", "torch_dtype", "attn_impl"})
+        shape = self.model_dump(
+            mode="json",
+            include={"train", "tuner", "torch_dtype", "attn_impl"},
+            exclude={"train": set(RESUME_SETTINGS)},
+        )
         return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
 
     def with_smaller_batches(self) -> "TrainJob | None":

@@ -27,6 +27,9 @@ class Tally:
     first_loss: float | None = None
     last_loss: float | None = None
     last_eval_loss: float | None = None
+    best_step: int | None = None
+    best_metric: float | None = None
+    saves_without_gain: int = 0
     step_rows: list[int] = field(default_factory=list)
 
     def add_batch(self, loss: float, rows: list[int], tokens: int, label_tokens: int) -> None:
@@ -52,6 +55,10 @@ class Tally:
         self.first_loss = mean if self.first_loss is None else self.first_loss
         self.last_loss = mean
         return mean
+
+    def count_save(self, step: int) -> None:
+        """Count an evaluated checkpoint: how many there were since the best one."""
+        self.saves_without_gain = 0 if step == self.best_step else self.saves_without_gain + 1
 
     def save(self, folder: Path) -> None:
         """Write the sums beside a checkpoint."""

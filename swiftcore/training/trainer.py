@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
 
-from swiftcore.errors import TrainingFailed
+from swiftcore.errors import TrainingFailed, UsageError
+from swiftcore.recipe.checkpointing import best_metric
 from swiftcore.training import checkpoints
 from swiftcore.training.batches import Batches
 from swiftcore.training.distributed.strategies import Strategy
@@ -22,8 +24,10 @@ from swiftcore.training.meter import Meter
 from swiftcore.training.metrics import MetricsLog
 from swiftcore.training.objectives import Objective
 from swiftcore.training.optimizers import RestAtEnd, lisa_callbacks, make_optimizer, rest
+from swiftcore.training.resuming import CheckpointRecipe
 from swiftcore.training.stopping import StopRequest
 from swiftcore.training.tally import Tally
+from swiftcore.training.weights_taker import WeightsTaker
 from swiftcore.training.workspace import Workspace
 from swiftcore.tuners.adalora import RankBudget
 
@@ -31,7 +35,7 @@ from swiftcore.tuners.adalora import RankBudget
 _MAX_NAMED_ROWS = 32
 
 
-class SwiftTrainer(SharedTrainer):
+class SwiftTrainer(WeightsTaker, SharedTrainer):
     """Trains on encoded rows and writes one metric line a logging step.
 
     Args:
@@ -43,6 +47,7 @@ class SwiftTrainer(SharedTrainer):
         stop: set when somebody asked the process to end.
         world: all processes of the run; None is this one.
         strategy: how they train together.
+        last_step: optimizer step after which the run ends, if that is before the schedule's end.
     """
 
     # compute_loss divides by the targets of the whole step, not of one batch.
@@ -59,6 +64,7 @@ class SwiftTrainer(SharedTrainer):
         stop: StopRequest | AgreedStop,
         world: World | None = None,
         strategy: Strategy | None = None,
+        last_step: int = sys.maxsize,
     ) -> None:
         self.notes = objective.install(model)
         self.tally = Tally()
@@ -70,6 +76,9 @@ class SwiftTrainer(SharedTrainer):
         self._budget = RankBudget.of(model)
         self._folder = Workspace(job.work_dir).checkpoints
         self._metrics = MetricsLog(Workspace(job.work_dir).metrics)
+        self._recipe = CheckpointRecipe(job)
+        self._last_step = last_step
+        self._evaluated_step: int | None = None
         self._clock = time.monotonic()
         super().__init__(
             model=model,
@@ -81,7 +90,7 @@ class SwiftTrainer(SharedTrainer):
             eval_dataset=batches.eval or None,
             callbacks=[
                 _Clock(self.meter),
-                _StepEnd(self.tally_step, stop),
+                _StepEnd(self.tally_step, stop, last_step),
                 _RankCut(self._budget),
                 RestAtEnd(),
                 *lisa_callbacks(model, job),
@@ -93,6 +102,33 @@ class SwiftTrainer(SharedTrainer):
         self.tally = Tally.load(checkpoint)
         if self._budget:
             self._budget.load(checkpoint)
+
+    def is_finished(self, step: int) -> bool:
+        """Tell whether nothing is left to train after the checkpoint of this step."""
+        return step >= self._last_step or self._is_out_of_patience()
+
+    def take_best(self) -> str:
+        """Load the best checkpoint's weights and return a note on it.
+
+        Raises:
+            TrainingFailed: its files are not what was written.
+        """
+        step = self.tally.best_step
+        assert step is not None  # an evaluation comes with each checkpoint, and one ended the run
+        path = checkpoints.at_step(self._folder, step)
+        if problem := checkpoints.fault(path, self._job.identity()):
+            raise TrainingFailed(
+                "the best checkpoint can't be used",
+                where=path,
+                found=problem,
+                do="start the same run again after removing its checkpoints",
+            )
+        if step != self.state.global_step:
+            self._load_from_checkpoint(str(path))
+        name = best_metric(self._job.train)
+        return (
+            f"the output is the best checkpoint: step {step}, {name} {self.tally.best_metric:.6g}"
+        )
 
     def tally_step(self) -> None:
         """Close an optimizer step and add the time since the last one."""
@@ -186,10 +222,26 @@ class SwiftTrainer(SharedTrainer):
         if not math.isfinite(metrics["eval_loss"]):
             raise self._not_finite("validation loss", metrics["eval_loss"], [])
         self.log(dict(metrics))
+        self._evaluated_step = self.state.global_step
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        name = f"eval_{best_metric(self._job.train)}"
+        if name not in metrics:
+            raise UsageError(
+                "there is no such validation metric",
+                where="train.metric_for_best_model",
+                found=name.removeprefix("eval_"),
+                expected=", ".join(known.removeprefix("eval_") for known in metrics),
+                do="choose one of them",
+            )
+        is_best = super()._determine_best_metric(metrics, trial)
+        if is_best:
+            self.tally.best_step, self.tally.best_metric = self.state.global_step, metrics[name]
+        return is_best
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Write a metric line for a training or a validation loss, and nothing for the rest."""
@@ -216,11 +268,16 @@ class SwiftTrainer(SharedTrainer):
         if any(self.world.gather(path.exists())):
             return
         rest(self.optimizer)
+        if self._evaluated_step == self.state.global_step:
+            self.tally.count_save(self.state.global_step)
+        if self._is_out_of_patience():
+            self.control.should_training_stop = True
         try:
             with self.meter.paused():
                 super()._save_checkpoint(model, trial)
                 if not self.world.leads:
                     return
+                self._recipe.write(path)
                 self.tally.save(path)
                 if self._budget:
                     self._budget.save(path)
@@ -229,7 +286,12 @@ class SwiftTrainer(SharedTrainer):
             # A full disk gets its room back; a half checkpoint is of no use to anyone.
             shutil.rmtree(path, ignore_errors=True)
             raise
-        checkpoints.rotate(self._folder, self._job.train.save_total_limit)
+        limit = self._job.train.save_total_limit
+        checkpoints.rotate(self._folder, limit, self.tally.best_step)
+
+    def _is_out_of_patience(self) -> bool:
+        interval = self._job.train.early_stop_interval
+        return interval is not None and self.tally.saves_without_gain >= interval
 
     def _not_finite(self, what: str, value: float, rows: Sequence[int]) -> TrainingFailed:
         good, _ = checkpoints.newest_verified(self._folder, self._job.identity())
@@ -260,22 +322,27 @@ class _Clock(TrainerCallback):
 class _StepEnd(TrainerCallback):
     """Counts steps, logs the last one, and turns a request to stop into a checkpoint and an end."""
 
-    def __init__(self, tally_step: Any, stop: StopRequest | AgreedStop) -> None:
+    def __init__(self, tally_step: Any, stop: StopRequest | AgreedStop, last_step: int) -> None:
         self._tally_step = tally_step
         self._stop = stop
+        self._last_step = last_step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Decide what happens after an optimizer step."""
         self._tally_step()
-        if state.global_step >= state.max_steps:
+        if state.global_step >= min(self._last_step, state.max_steps):
             control.should_log = True
+            control.should_training_stop = True
+            # What goes by epochs follows at the epoch's end, which this step is then.
+            control.should_evaluate |= args.eval_strategy == "steps"
+            control.should_save |= args.save_strategy == "steps"
         elif self._stop.requested:
             control.should_save = True
             control.should_training_stop = True
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep the end of a stopped epoch from being taken for the end of a whole one."""
-        if self._stop.requested and state.global_step < state.max_steps:
+        if self._stop.requested and state.global_step < min(self._last_step, state.max_steps):
             control.should_save = False
             control.should_evaluate = False
 

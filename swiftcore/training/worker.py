@@ -23,6 +23,7 @@ from swiftcore.training.estimate import gib
 from swiftcore.training.failures import as_swift_error
 from swiftcore.training.job import TrainJob, TrainResult
 from swiftcore.training.metrics import MetricsLog, read_lines
+from swiftcore.training.resuming import named_checkpoint
 from swiftcore.training.room import describe, free_memory, require_memory
 from swiftcore.training.rows import read_rows, require_labels
 from swiftcore.training.stopping import StopRequest
@@ -69,7 +70,7 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
 
     torch.set_num_threads(job.num_threads)
 
-    from swiftcore.training.arguments import total_steps, training_arguments
+    from swiftcore.training.arguments import last_step, total_steps, training_arguments
     from swiftcore.training.batches import plan_batches
     from swiftcore.training.distributed.sharing import share_batches, shared_objective
     from swiftcore.training.distributed.strategies import strategy_for
@@ -84,8 +85,8 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
     stop = AgreedStop(asked, world)
     strategy = strategy_for(job, world)
     batches = plan_batches(job, train_rows, eval_rows)
-    steps = total_steps(job, len(batches.order))
-    args = training_arguments(job, steps, bool(eval_rows))
+    steps = last_step(job, len(batches.order))
+    args = training_arguments(job, total_steps(job, len(batches.order)), bool(eval_rows))
     _require_room(job, min(batches.capacity, sum(train_rows.lengths)))
     model, pad_id = _prepared_model(job, steps, train_rows)
     use_cache = model.config.use_cache
@@ -104,9 +105,10 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
         stop=stop,
         world=world,
         strategy=strategy,
+        last_step=steps,
     )
     notes += [*trainer.notes, *filter(None, [strategy.describe()])]
-    found = agreed_checkpoint(lambda limit: _checkpoint(job, files, notes, limit), world)
+    found = agreed_checkpoint(lambda limit: _checkpoint(job, files, steps, notes, limit), world)
     begun = {
         "pid": os.getpid(),
         "pids": world.gather(os.getpid()),
@@ -116,9 +118,11 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
     }
     if world.leads:
         write_atomically(files.started, begun)
-    _run(trainer, found, steps)
-    if trainer.state.global_step < steps:
+    _run(trainer, found)
+    if not trainer.is_finished(trainer.state.global_step):
         _stop_if_asked(stop, trainer.state.global_step)
+    if job.train.load_best_model_at_end:
+        notes.append(trainer.take_best())
     strategy.unshard(model)
     count = count_parameters(model)
     # The trainer switches the cache off for training; a model saved so would generate slowly.
@@ -132,6 +136,8 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
         "first_loss": tally.first_loss,
         "last_loss": tally.last_loss,
         "eval_loss": tally.last_eval_loss,
+        "best_step": tally.best_step,
+        "best_metric": tally.best_metric,
         "steps": tally.total_steps,
         "tokens": tally.tokens,
         "label_tokens": tally.label_tokens,
@@ -164,12 +170,15 @@ def _speed(trainer: Any) -> dict[str, float]:
     return figures
 
 
-def _run(trainer: Any, found: checkpoints.Checkpoint | None, steps: int) -> None:
+def _run(trainer: Any, found: checkpoints.Checkpoint | None) -> None:
     if found is None:
         trainer.train()
         return
+    if found.weights_alone:
+        trainer.resume_weights(found)
+        return
     trainer.resume_tally(found.path)
-    if found.step < steps:
+    if not trainer.is_finished(found.step):
         trainer.train(resume_from_checkpoint=str(found.path))
         return
     # Everything is trained; going through train() would take further steps.
@@ -225,16 +234,21 @@ def _side_by_side(model: Any, batches: Any) -> list[str]:
 
 
 def _checkpoint(
-    job: TrainJob, files: Workspace, notes: list[str], limit: int | None
+    job: TrainJob, files: Workspace, steps: int, notes: list[str], limit: int | None
 ) -> checkpoints.Checkpoint | None:
     found, rejected = checkpoints.newest_verified(files.checkpoints, job.identity(), limit)
     notes += rejected
+    if found and found.step < steps and job.train.save_only_model:
+        notes.append(
+            f"{found.path.name} holds weights alone (train.save_only_model): starting over"
+        )
+        found = None
     step = found.step if found else 0
     checkpoints.remove_after(files.checkpoints, step)
     MetricsLog(files.metrics).keep_until(step)
     for note in notes:
         print(note, flush=True)
-    return found
+    return found or named_checkpoint(job)
 
 
 def _hide_unused_packages(job: TrainJob) -> None:

@@ -3,8 +3,11 @@ SHELL := /usr/bin/env bash
 PY := .venv/bin/python
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
-# Test files that run at once; each has its own stores, servers and ports.
-TEST_PROCESSES ?= 2
+# Hundreds of test processes import the same files; an environment may forbid to compile them once.
+export PYTHONDONTWRITEBYTECODE :=
+# Test files that run at once; each has its own stores, servers and ports. Many wait for processes
+# they have started: three keep two cores busy.
+TEST_PROCESSES ?= 3
 
 .PHONY: install data demo repro test lint docs-check bench clean
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.prefect_api import empty_mlflow, prefect_api  # noqa: F401  # fixtures
+from tests.made_once import made_once
+from tests.prefect_api import empty_mlflow, empty_prefect, prefect_api  # noqa: F401  # fixtures
 from tests.roads import swift, tiny_recipes
 from tests.stub_hub import hub  # noqa: F401  # a fixture
 
@@ -25,22 +26,47 @@ os.environ.update(
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     # Models of a few thousand weights: two threads mostly wait for each other.
     OMP_NUM_THREADS="1",
+    # Hundreds of processes import the same files: they compile them once.
+    PYTHONDONTWRITEBYTECODE="",
 )
 
 
+# Longest first, so that workers that share the suite end together. The second needs nothing that
+# the first one makes for others.
+LONGEST = [
+    "flows_run",
+    "gsm8k",
+    "bad_days",
+    "dvc",
+    "docs",
+    "training_resume",
+    "flows_schedule",
+    "flows_road",
+    "training_run",
+    "tuner_kinds",
+    "serving_model",
+    "data_pool",
+    "models",
+    "serving_supervisor",
+]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the long files first, so that workers that share the suite end together."""
-    items.sort(key=lambda item: item.get_closest_marker("road") is None)
+    """Put the long files first."""
+    rank = {f"test_{name}": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 @pytest.fixture(scope="session")
 def finished_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store in which every stage of the tiny road, from base to evaluation, is finished."""
-    folder = tmp_path_factory.mktemp("road")
-    _, recipe = tiny_recipes(folder)
-    done = swift("stage", "evaluate", recipe, "--out", folder / "out/evaluate")
-    assert done.returncode == 0, done.stderr
-    return folder / "store"
+
+    def finish(folder: Path) -> None:
+        _, recipe = tiny_recipes(folder)
+        done = swift("stage", "evaluate", recipe, "--out", folder / "out/evaluate")
+        assert done.returncode == 0, done.stderr
+
+    return made_once(tmp_path_factory, "finished-road", finish) / "store"
 
 
 @pytest.fixture

@@ -1,6 +1,9 @@
 """A whole road in small: recipes and data that train real gradients in a few seconds."""
 
+import contextlib
+import io
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -104,4 +107,24 @@ def swift(*arguments: object, cwd: Path | None = None, timeout: float = 300):
         text=True,
         timeout=timeout,
         check=False,
+    )
+
+
+def swift_here(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line in this process, which has imported already what stages import."""
+    from swiftcore.cli.main import main
+
+    output, errors = io.StringIO(), io.StringIO()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        with (
+            contextlib.chdir(REPO),
+            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(errors),
+        ):
+            exit_code = main([*map(str, arguments)])
+    finally:
+        signal.signal(signal.SIGTERM, on_sigterm)
+    return subprocess.CompletedProcess(
+        [*arguments], exit_code, output.getvalue(), errors.getvalue()
     )

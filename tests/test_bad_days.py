@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from swiftcore.artifacts import Store
-from tests.roads import REPO, SWIFT, swift, tiny_recipes, write_recipe
+from tests.roads import REPO, SWIFT, swift, swift_here, tiny_recipes, write_recipe
 
 pytestmark = pytest.mark.road
 STAGES = ["ingest", "template", "train", "merge", "quantize", "evaluate"]
@@ -37,7 +37,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 
 def fingerprint_of(recipe: Path, label: str) -> str:
-    planned = json.loads(swift("plan", recipe, "--json").stdout)
+    planned = json.loads(swift_here("plan", recipe, "--json").stdout)
     return next(step["fingerprint"] for step in planned if step["label"] == label)
 
 
@@ -85,14 +85,14 @@ def test_kill_9_in_training_resumes_from_a_checkpoint_and_ends_with_the_same_wei
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive, "the training process outlived the killed command"
 
-    done = swift("stage", "train", tiny_road, "--out", out / "train")
+    done = swift_here("stage", "train", tiny_road, "--out", out / "train")
     assert done.returncode == 0, done.stderr
     resumed = next(a for a in Store(store).artifacts() if a.fingerprint == fingerprint)
     assert resumed.record.resumed_from is not None
 
     shutil.rmtree(resumed.path)
     shutil.rmtree(out)  # a neighbour of --out would be taken into the store again
-    swift("stage", "train", tiny_road, "--out", out / "again")
+    swift_here("stage", "train", tiny_road, "--out", out / "again")
     straight = next(a for a in Store(store).artifacts() if a.fingerprint == fingerprint)
     assert straight.record.resumed_from is None
     assert straight.digest == resumed.digest
@@ -117,7 +117,7 @@ def test_ctrl_c_ends_the_stage_leaves_no_process_and_nothing_half_done(
     assert "Traceback" not in errors
     assert Store(store).lookup(stage, fingerprint).artifact is None
     assert_everything_visible_is_whole(store)
-    again = swift("stage", stage, tiny_road, "--out", tiny_road.parent.parent / "out" / stage)
+    again = swift_here("stage", stage, tiny_road, "--out", tiny_road.parent.parent / "out" / stage)
     assert again.returncode == 0, again.stderr
 
 
@@ -142,11 +142,11 @@ def test_an_output_byte_flipped_is_found_said_and_mended(tiny_road: Path) -> Non
     content[-1] ^= 1
     weights.write_bytes(content)
     os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
-    planned = json.loads(swift("plan", tiny_road, "--json").stdout)
+    planned = json.loads(swift_here("plan", tiny_road, "--json").stdout)
     merge = next(step for step in planned if step["label"] == "tiny/merge")
     assert merge["action"] == "run"
     assert "model.safetensors" in merge["reason"]
-    done = swift("stage", "merge", tiny_road, "--out", tiny_road.parent.parent / "out/merge")
+    done = swift_here("stage", "merge", tiny_road, "--out", tiny_road.parent.parent / "out/merge")
     assert done.returncode == 0, done.stderr
     assert list((store / "damaged").iterdir()), "the altered copy must be kept"
     assert_everything_visible_is_whole(store)
@@ -159,7 +159,7 @@ def test_an_input_edited_in_place_with_the_same_size_and_time_is_seen(tiny_road:
     data.write_text(text.replace("the", "THE", 1))
     os.utime(data, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert data.stat().st_size == before.st_size
-    planned = json.loads(swift("plan", tiny_road, "--json").stdout)
+    planned = json.loads(swift_here("plan", tiny_road, "--json").stdout)
     ingest = next(step for step in planned if step["label"] == "tiny/ingest")
     assert ingest["action"] == "run"
     assert "changed" in ingest["reason"]
@@ -179,7 +179,7 @@ def test_every_row_bad_keeps_the_rows_and_says_which(tmp_path: Path) -> None:
 def test_an_empty_file_is_bad_data(tmp_path: Path) -> None:
     _, recipe = tiny_recipes(tmp_path)
     (tmp_path / "data/train.jsonl").write_text("")
-    done = swift("stage", "ingest", recipe, "--out", tmp_path / "out/ingest")
+    done = swift_here("stage", "ingest", recipe, "--out", tmp_path / "out/ingest")
     assert_one_clear_block(done, 3)
     assert "train.jsonl" in done.stderr
 
@@ -196,7 +196,7 @@ def test_a_misspelt_key_names_its_line_and_the_right_one(tmp_path: Path) -> None
 def test_a_missing_base_model_is_an_environment_problem(tmp_path: Path) -> None:
     _, recipe = tiny_recipes(tmp_path)
     change_recipe(recipe, "model", model=str(tmp_path / "nowhere"))
-    done = swift("plan", recipe)
+    done = swift_here("plan", recipe)
     assert_one_clear_block(done, 5)
     assert "nowhere" in done.stderr
 
@@ -215,7 +215,9 @@ def test_a_full_disk_in_training_publishes_nothing_and_says_so(
         store = tiny_road.parent.parent / "store"
         for stage in ("ingest", "template", "scratch"):
             shutil.copytree(store / stage, small / stage)
-        done = swift("stage", "train", tiny_road, "--out", tmp_path / "out/train", "--store", small)
+        done = swift_here(
+            "stage", "train", tiny_road, "--out", tmp_path / "out/train", "--store", small
+        )
         assert_one_clear_block(done, 5)
         assert "room" in done.stderr
         assert not list((small / "train").glob("tiny-*"))

@@ -7,6 +7,7 @@ test or CI itself runs is named in `ELSEWHERE` with the place.
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,13 +46,24 @@ def links(page: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory):
-    """A folder like the repository, with tiny recipes, after two runs of the road."""
+def workspace(
+    tmp_path_factory: pytest.TempPathFactory,
+    finished_store: Path,
+    empty_mlflow: Path,
+    empty_prefect: Path,
+):
+    """A folder like the repository, with tiny recipes, after two runs of the road.
+
+    What the first of them would make is there already; the second trains another adapter.
+    """
     folder = tmp_path_factory.mktemp("docs")
     tiny_recipes(folder, base_name="nano_base", name="demo")
     for recipe in (folder / "recipes").glob("*.yaml"):
         text = recipe.read_text().replace(f"{folder}/store", ".swift/store")
         recipe.write_text(text.replace(f"{folder}/", ""))
+    shutil.copytree(finished_store, folder / ".swift/store")
+    shutil.copy(empty_mlflow, folder / ".swift/mlflow.db")
+    shutil.copytree(empty_prefect, folder / ".swift/prefect")
     for rank in (4, 8):
         done = run(f"swift run recipes/demo.yaml --set train.lora_rank={rank}", folder)
         assert done.returncode == 0, done.stderr

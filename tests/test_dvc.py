@@ -32,8 +32,11 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A git and DVC repository with our dvc.yaml on tiny recipes, after one `dvc repro`."""
+def project(tmp_path_factory: pytest.TempPathFactory, finished_store: Path) -> Path:
+    """A git and DVC repository with our dvc.yaml on tiny recipes, after one `dvc repro`.
+
+    The store has the models that another door has trained; `dvc repro` makes everything else.
+    """
     folder = tmp_path_factory.mktemp("dvc")
     tiny_recipes(folder, base_name="nano_base", name="demo")
     for recipe in (folder / "recipes").glob("*.yaml"):
@@ -47,6 +50,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))
     (folder / "data/demo").mkdir(parents=True)
     shutil.copytree(REPO / "swiftcore/stages", folder / "swiftcore/stages")
+    for stage in ("scratch", "train"):
+        shutil.copytree(finished_store / stage, folder / ".swift/store" / stage)
     for command in (
         ("git", "init", "-q"),
         ("dvc", "init", "-q"),

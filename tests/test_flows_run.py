@@ -19,12 +19,13 @@ pytestmark = pytest.mark.road
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, finished_store, empty_mlflow) -> Path:
+def project(tmp_path_factory, finished_store, empty_mlflow, empty_prefect) -> Path:
     """A project folder whose stages are finished; its flows share one Prefect database."""
     folder = tmp_path_factory.mktemp("project")
     tiny_recipes(folder)
     shutil.copytree(finished_store, folder / "store")
     shutil.copy(empty_mlflow, folder / "mlflow.db")
+    shutil.copytree(empty_prefect, folder / ".swift/prefect")
     yield folder
     command(folder, "deploy", "--stop", "--store", folder / "store")
 
@@ -109,10 +110,13 @@ def with_long_training(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupt_in_training_ends_every_process(tmp_path, finished_store, empty_mlflow, number):
+def test_interrupt_in_training_ends_every_process(
+    tmp_path, finished_store, empty_mlflow, empty_prefect, number
+):
     tiny_recipes(tmp_path)
     shutil.copytree(finished_store, tmp_path / "store")
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    shutil.copytree(empty_prefect, tmp_path / ".swift/prefect")
     with_long_training(tmp_path)
     run = start(tmp_path, "run", "recipes/tiny.yaml")
 

@@ -21,13 +21,16 @@ pytestmark = pytest.mark.road
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, finished_store: Path) -> Path:
+def project(
+    tmp_path_factory: pytest.TempPathFactory, finished_store: Path, empty_prefect: Path
+) -> Path:
     """A project folder with our deployments, and the tiny base recipe, whose steps are finished."""
     folder = tmp_path_factory.mktemp("project")
     (folder / "flows").symlink_to(REPO / "flows")
     shutil.copy(REPO / "prefect.yaml", folder)
     tiny_recipes(folder)
     shutil.copytree(finished_store, folder / "store")
+    shutil.copytree(empty_prefect, folder / "prefect")
     return folder
 
 

@@ -19,6 +19,7 @@ from swiftcore.models import (
     load_tokenizer,
     model_facts,
 )
+from swiftcore.models.files import same_tokenizer
 from swiftcore.recipe import ScratchModel
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -178,6 +179,16 @@ def test_packed_tokenizer_is_adopted_with_its_ids(base, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     assert config["vocab_size"] % 64 == 0
     assert config["vocab_size"] >= len(original)
+
+
+def test_tokenizers_are_the_same_when_all_their_files_are(base, copy):
+    assert same_tokenizer(base, base)
+    assert same_tokenizer(base, copy)
+    (copy / "chat_template.jinja").write_text("{{ messages }}")
+    assert not same_tokenizer(base, copy)
+    (copy / "chat_template.jinja").unlink()
+    assert not same_tokenizer(base, copy)
+    assert not same_tokenizer(copy, base)
 
 
 def test_impossible_shapes_are_refused_all_at_once(tmp_path):

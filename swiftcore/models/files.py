@@ -1,5 +1,6 @@
 """Which files a model folder and an adapter folder consist of, and what to say when one lacks."""
 
+import filecmp
 import json
 import shutil
 from pathlib import Path
@@ -106,6 +107,16 @@ def write_json(file: Path, value: dict[str, Any]) -> None:
     """Write an object as JSON with sorted keys, so that equal content gives equal bytes."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
     file.write_text(text + "\n", encoding="utf-8")
+
+
+def same_tokenizer(one: Path, other: Path) -> bool:
+    """Return whether two folders hold the same tokenizer files, byte for byte."""
+    if one == other:
+        return True
+    names = [{name for name in TOKENIZER_FILES if (at / name).is_file()} for at in (one, other)]
+    return names[0] == names[1] and all(
+        filecmp.cmp(one / name, other / name, shallow=False) for name in names[0]
+    )
 
 
 def copy_tokenizer_files(source: Path, target: Path) -> None:

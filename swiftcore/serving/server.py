@@ -110,6 +110,7 @@ def _build_app(arguments: argparse.Namespace) -> "tuple[FastAPI, Limits]":
     engine = TransformersEngine.load(
         arguments.model,
         adapter_dir=arguments.adapter,
+        tokenizer=tokenizer,
         device=arguments.device,
         num_threads=arguments.num_threads,
         dtype=arguments.dtype,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,22 +45,19 @@ class PromptedEngine:
 
 def _run(run: StageRun) -> Produced:
     from swiftcore.data import load_rows
-    from swiftcore.evaluation import Candidate, evaluate_candidates
+    from swiftcore.evaluation import evaluate_candidates
 
     dataset = run.inputs["dataset"]
     # With cached datasets the training rows are others than those ingested for this recipe.
     trained_on = [path for role, path in run.inputs.items() if role.startswith("trained on[")]
     trained_on = trained_on or [dataset]
 
-    def load_engine(candidate: Candidate) -> PromptedEngine:
-        return _engine(candidate, run)
-
     report = evaluate_candidates(
         run.recipe.evaluate or EvaluateSection(),
         _candidates(run),
         load_rows(dataset, "test"),
         run.area.out,
-        load_engine=load_engine,
+        load_engine=_Engines(run).load,
         train_rows=[row for folder in trained_on for row in load_rows(folder, "train")],
         progress=run.progress,
     )
@@ -86,20 +84,36 @@ def _candidates(run: StageRun) -> "list[Candidate]":
     return found
 
 
-def _engine(candidate: "Candidate", run: StageRun) -> PromptedEngine:
-    from swiftcore.generation import TransformersEngine
-    from swiftcore.models import load_tokenizer
-    from swiftcore.template import load_template
+class _Engines:
+    """Makes the candidates' engines; they share the template, and the tokenizer where it is one."""
 
-    template = load_template(run.inputs["encoded"], load_tokenizer(run.inputs["base"]))
-    engine = TransformersEngine.load(
-        candidate.model_dir,
-        adapter_dir=candidate.adapter_dir,
-        device=run.runtime.resolved_device(),
-        num_threads=run.runtime.threads(),
-        stop_words=template.stop_words,
-    )
-    return PromptedEngine(engine, template)
+    def __init__(self, run: StageRun) -> None:
+        self._run = run
+
+    @cached_property
+    def _template(self) -> "Template":
+        from swiftcore.models import load_tokenizer
+        from swiftcore.template import load_template
+
+        inputs = self._run.inputs
+        return load_template(inputs["encoded"], load_tokenizer(inputs["base"]))
+
+    def load(self, candidate: "Candidate") -> PromptedEngine:
+        """Return the engine of one candidate."""
+        from swiftcore.generation import TransformersEngine
+        from swiftcore.models.files import same_tokenizer
+
+        base, runtime = self._run.inputs["base"], self._run.runtime
+        shared = same_tokenizer(candidate.model_dir, base)
+        engine = TransformersEngine.load(
+            candidate.model_dir,
+            adapter_dir=candidate.adapter_dir,
+            tokenizer=self._template.tokenizer if shared else None,
+            device=runtime.resolved_device(),
+            num_threads=runtime.threads(),
+            stop_words=self._template.stop_words,
+        )
+        return PromptedEngine(engine, self._template)
 
 
 def weights_bytes(folder: Path) -> int:

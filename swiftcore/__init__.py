@@ -14,13 +14,29 @@ if TYPE_CHECKING:
         ingest_dataset,
         prepare_dataset,
     )
+    from swiftcore.fine_tuning import (
+        EarlyStoppingConfig,
+        LoRAConfig,
+        Trainer,
+        TrainerCallback,
+        TrainingConfig,
+        TrainingResult,
+        fine_tune,
+    )
 
 __all__ = [
     "DatasetFormat",
     "DatasetIngester",
+    "EarlyStoppingConfig",
     "HuggingFaceSource",
     "IngestionConfig",
     "IngestionResult",
+    "LoRAConfig",
+    "Trainer",
+    "TrainerCallback",
+    "TrainingConfig",
+    "TrainingResult",
+    "fine_tune",
     "ingest_dataset",
     "prepare_dataset",
 ]
@@ -36,6 +52,15 @@ __getattr__ = late_names(
             "IngestionResult",
             "ingest_dataset",
             "prepare_dataset",
+        ),
+        "fine_tuning": (
+            "EarlyStoppingConfig",
+            "LoRAConfig",
+            "Trainer",
+            "TrainerCallback",
+            "TrainingConfig",
+            "TrainingResult",
+            "fine_tune",
         ),
     },
 )

@@ -59,7 +59,14 @@ def test_import_that_points_upwards_is_found(tmp_path: Path):
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     config = (REPO / "pyproject.toml").read_text().replace("exhaustive = true", "")
-    layers = ["cli", "training | serving | evaluation | export", "generation", "tuners", "template"]
+    layers = [
+        "cli",
+        "fine_tuning",
+        "training | serving | evaluation | export",
+        "generation",
+        "tuners",
+        "template",
+    ]
     bottom = "errors : progress : atomic : processes : lazy"
     for layer in (*layers, "models | data", "artifacts | recipe", bottom):
         config = config.replace(f'    "{layer}",\n', "")

@@ -13,6 +13,7 @@ from prefect import flow
 from tasks.departure import set_out
 from tasks.deploy import deploy
 from tasks.evaluate import evaluate
+from tasks.extend import extend
 from tasks.handles import Handle
 from tasks.ingest import ingest
 from tasks.join import join
@@ -48,7 +49,7 @@ def road(recipe: str = "recipes/demo.yaml", overrides: list[str] | None = None) 
     with set_out(recipe, overrides) as journey:
         base = base_model(below) if (below := journey.base()) else None
         dataset = ingest(journey) if journey.has("ingest") else None
-        model = scratch(journey, dataset) if journey.has("scratch") else base
+        model = starting_model(journey, dataset, base)
         encoded = encode(journey, dataset, model)
         trained = train(journey, encoded, model)
         merged = merge(journey, model, trained, encoded) if journey.has("merge") else None
@@ -75,10 +76,16 @@ def base_model(journey: Journey) -> Handle:
     """Make the model that another recipe starts from, by that model's own recipe."""
     base = base_model(below) if (below := journey.base()) else None
     dataset = ingest(journey) if journey.has("ingest") else None
-    model = scratch(journey, dataset) if journey.has("scratch") else base
+    model = starting_model(journey, dataset, base)
     encoded = encode(journey, dataset, model)
     trained = train(journey, encoded, model)
     return merge(journey, model, trained, encoded) if journey.has("merge") else trained
+
+
+def starting_model(journey: Journey, dataset: Handle | None, base: Handle | None) -> Handle | None:
+    """Build the base model where it is asked for, and add to it what the recipe adds."""
+    model = scratch(journey, dataset) if journey.has("scratch") else base
+    return extend(journey, model) if journey.has("extend") else model
 
 
 def encode(journey: Journey, dataset: Handle | None, model: Handle | None) -> Handle | None:

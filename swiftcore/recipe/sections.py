@@ -110,6 +110,16 @@ class ModelSection(Section):
     attn_impl: Literal["sdpa", "eager"] | None = Field(
         default=None, description="attention implementation; default: transformers' choice"
     )
+    rope_scaling: str | dict[str, Any] | None = Field(
+        default=None,
+        description="stretch rotary positions: linear, dynamic, yarn, or transformers' settings",
+    )
+    max_model_len: int | None = Field(
+        default=None, ge=1, description="longest sequence that rope_scaling makes room for"
+    )
+    new_special_tokens: list[str] = Field(
+        default_factory=list, description="words that become tokens, or .txt files that list them"
+    )
     quant_method: Literal["bnb"] | None = Field(
         default=None, description="train over weights that are quantized while loading (QLoRA)"
     )
@@ -142,6 +152,16 @@ class ModelSection(Section):
         )
         if idle:
             raise ValueError(f"{', '.join(idle)} do nothing without model.quant_bits 4")
+        return self
+
+    @model_validator(mode="after")
+    def _stretched_to_a_length(self) -> "ModelSection":
+        rope = self.rope_scaling
+        named = isinstance(rope, str) and not rope.lstrip().startswith("{")
+        if named and self.max_model_len is None:
+            raise ValueError("model.rope_scaling needs model.max_model_len, which gives its factor")
+        if self.max_model_len is not None and self.rope_scaling is None:
+            raise ValueError("model.max_model_len does nothing without model.rope_scaling")
         return self
 
     @model_validator(mode="after")

@@ -17,6 +17,7 @@ from swiftcore.stages.contract import (
     TokenizerOf,
 )
 from swiftcore.stages.evaluate import EVALUATE
+from swiftcore.stages.extend import EXTEND, is_extended
 from swiftcore.stages.ingest import INGEST, ingest_sources
 from swiftcore.stages.join import JOIN
 from swiftcore.stages.merge import MERGE
@@ -28,7 +29,7 @@ from swiftcore.stages.train import TRAIN
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
-    for stage in (INGEST, SCRATCH, TEMPLATE, JOIN, TRAIN, MERGE, QUANTIZE, EVALUATE)
+    for stage in (INGEST, SCRATCH, EXTEND, TEMPLATE, JOIN, TRAIN, MERGE, QUANTIZE, EVALUATE)
 }
 _MAX_RECIPE_DEPTH = 8
 
@@ -160,6 +161,9 @@ def build_road(loaded: LoadedRecipe, store: Store, *, _above: tuple[Path, ...] =
             steps.append(scratch)
             model = Link(scratch)
         assert model is not None
+        if is_extended(recipe.model):
+            steps.append(extend := Step(EXTEND, recipe, {"model": model}))
+            model = Link(extend)
         inputs = {"dataset": Link(ingest), "tokenizer": _tokenizer_of(model)}
         template = Step(TEMPLATE, recipe, inputs)
         steps.append(template)
@@ -278,6 +282,8 @@ def _tokenizer_of(model: Link | StageInput) -> Link | StageInput:
 
 
 def _refuse_beside_cached(recipe: Recipe) -> None:
+    if is_extended(recipe.model):
+        raise _misfit("data.cached_dataset", "its rows were encoded for the model as it came")
     if recipe.model.scratch is not None:
         raise _misfit("data.cached_dataset", "model.scratch makes a new tokenizer from the rows")
     if recipe.data.val_dataset:

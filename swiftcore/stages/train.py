@@ -12,11 +12,15 @@ if TYPE_CHECKING:
     from swiftcore.training import TrainJob
 
 
+# What these say is in the model that the stage is given.
+_OF_THE_BASE = {"model", "scratch", "rope_scaling", "max_model_len", "new_special_tokens"}
+
+
 def _config(recipe: Recipe) -> dict[str, Any]:
     return {
         "train": section_config(recipe.train) | _named_files(recipe.train),
         "tuner": section_config(recipe.tuner),
-        "model": section_config(recipe.model, exclude={"model", "scratch"}),
+        "model": section_config(recipe.model, exclude=_OF_THE_BASE),
     }
 
 

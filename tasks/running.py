@@ -26,6 +26,8 @@ from tasks.caching import BY_FINGERPRINT
 from tasks.handles import Handle
 from tasks.journey import Journey, StepNote
 from tasks.lineage_tags import stage_tags
+from tasks.system_figures import SystemFigures
+from tasks.tracking import FlowTracker
 
 _REPORT_EVERY_SECONDS = 2.0
 _ASK_EVERY_SECONDS = 5.0
@@ -73,7 +75,7 @@ def run_step(journey: Journey, stage: str, *inputs: Handle | None) -> Handle:
     trip.tracker.start_stage(step.label, stage_tags(call, trip.store))
     read = [a for a in call.inputs.values() if isinstance(a, Artifact)]
     trip.tracker.datasets(step.label, (a for a in read if a.record.stage in _DATASET_STAGES))
-    progress = _StepProgress(step, TerminalProgress(stage))
+    progress = _StepProgress(step, TerminalProgress(stage), trip.tracker)
 
     def on_wait(owner: Owner) -> None:
         get_run_logger().info("waiting: %s is making %s", owner.describe(), step.label)
@@ -116,10 +118,12 @@ def _failures_told(journey: Journey, step: Step) -> Iterator[None]:
 
 
 class _StepProgress:
-    """Shows progress in Prefect's UI and the terminal, and hears a cancellation from the UI."""
+    """Shows progress in Prefect and the terminal, samples the machine, hears a cancellation."""
 
-    def __init__(self, step: Step, terminal: Progress) -> None:
+    def __init__(self, step: Step, terminal: Progress, tracker: FlowTracker) -> None:
         self._step = step
+        self._tracker = tracker
+        self._system = SystemFigures()
         self._terminal = terminal
         self._artifact: Any = None
         self._reported = 0.0
@@ -132,6 +136,8 @@ class _StepProgress:
             Abort: the flow run was cancelled in Prefect's UI or API.
         """
         self._terminal.update(done, total, text)
+        if figures := self._system.sample_if_due():
+            self._tracker.system_figures(self._step.label, figures, self._system.num_samples)
         now = time.monotonic()
         if total and now - self._reported >= _REPORT_EVERY_SECONDS:
             self._reported = now

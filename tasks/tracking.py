@@ -78,6 +78,13 @@ class FlowTracker:
             self._add("metrics", self._child(step), points=points)
             self.forward()
 
+    def system_figures(self, step: str, figures: Mapping[str, float], sample: int) -> None:
+        """Note a sample of what the machine was doing."""
+        moment = _milliseconds(None)
+        points = [[name, value, moment, sample] for name, value in figures.items()]
+        self._add("metrics", self._child(step), points=points)
+        self.forward()
+
     def datasets(self, step: str, artifacts: Iterable[Artifact]) -> None:
         """Note which datasets a stage read, with our content digest."""
         items = [

@@ -12,6 +12,7 @@ import pytest
 from swiftcore.recipe import load_recipe
 from tasks.sink import MlflowSink, tracking_uri
 from tasks.spool import EventRejected, MlflowAway, Spool
+from tasks.system_figures import SystemFigures
 from tasks.tracking import FlowTracker, replay_spool, spool_folder
 from tests.small_road import SmallRoad
 
@@ -161,6 +162,22 @@ def test_lines_heard_again_after_a_resume_are_logged_once(small):
     tracker.forward(now=True)
     client = tracker.sink.client
     assert loss_history(client, tracker.child_id("small/train")) == CURVE
+
+
+def test_what_the_machine_does_is_told_by_the_names_of_mlflows_page(small):
+    tracker = tracker_of(small, "flow-system")
+    tracker.start_stage("small/train", {})
+    figures = SystemFigures(every_seconds=60)
+    first = figures.sample_if_due()
+    assert first["system/system_memory_usage_megabytes"] > 100
+    assert 0 < first["system/disk_usage_percentage"] <= 100
+    assert {"system/cpu_utilization_percentage", "system/network_receive_megabytes"} <= set(first)
+    assert figures.sample_if_due() == {}
+    tracker.system_figures("small/train", first, figures.num_samples)
+    tracker.forward(now=True)
+    run = tracker.child_id("small/train")
+    (kept,) = tracker.sink.client.get_metric_history(run, "system/system_memory_usage_megabytes")
+    assert (kept.step, kept.value) == (1, first["system/system_memory_usage_megabytes"])
 
 
 def test_crash_between_sending_and_noting_repeats_nothing(small):

@@ -90,6 +90,14 @@ def test_kept_rows_and_drops_add_up(dataset, tmp_path):
     assert metrics["parity_prompt_differing"] == 0
 
 
+def test_a_max_length_below_every_prompt_is_one_error(dataset, tmp_path):
+    with pytest.raises(DataError, match="no row of the train split is left") as caught:
+        encode(dataset, tmp_path / "out", max_length=5)
+    assert "longer than max_length" in caught.value.found
+    assert "raise template.max_length" in caught.value.do
+    assert caught.value.exit_code == 3
+
+
 def test_rows_equal_what_the_template_encodes_alone(dataset, tmp_path):
     report = encode(dataset, tmp_path / "out", loss_scale="hermes")
     rows = load_encoded(tmp_path / "out", "train")

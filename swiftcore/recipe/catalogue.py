@@ -45,6 +45,8 @@ _ACTS_OTHERWISE = {
 
 _NOT_BUILT = "not built yet"
 _MULTIMODAL = "multimodal models are not built yet"
+_ONE_DEVICE = "a process trains on one device; NPROC_PER_NODE starts one for each of several"
+_HUB = "publishing is a step after the gate, not of training, and is not built yet"
 _GROUP_REASONS = {
     "vLLM": "the vLLM backend is not built yet",
     "SGLang": "the SGLang backend is not built yet, and needs a GPU",
@@ -76,9 +78,24 @@ _REASONS = {
     "ignore_args_error": "nothing is accepted and ignored",
     "stream": "a setting of each request to the endpoint",
     "logprobs": _NOT_BUILT,
+    "load_data_args": "a recipe names its data; rows encoded before are data.cached_dataset",
+    "use_hf": "a dataset names its hub, hf:: or ms::, and models are local folders",
+    "hub_token": "recipes are kept and shown: set HF_TOKEN or MODELSCOPE_API_TOKEN instead",
+    "model_kwargs": _MULTIMODAL,
+    "model_type": "config.json says what a model is; template.template chooses another template",
+    "model_revision": "models are local folders, known by their weights' digest; download it there",
+    "device_map": _ONE_DEVICE,
+    "max_memory": _ONE_DEVICE,
+    "local_repo_path": "code from outside transformers is never run",
+    "init_strategy": "a checkpoint that lacks weights is refused, not filled with random numbers",
+    "save_on_each_node": "each machine has a store of its own, and keeps checkpoints there",
+    "push_to_hub": _HUB,
+    "hub_model_id": _HUB,
+    "hub_private_repo": _HUB,
+    "lazy_tokenize": "rows are encoded once, in the template stage, and reused from then on",
     "use_flash_ckpt": "needs DLRover, which is not built yet",
     "deepspeed": "DeepSpeed is not built yet; NPROC_PER_NODE trains with DDP",
-    "use_liger_kernel": "needs a GPU",
+    "use_liger_kernel": "its kernels need a GPU; train.label_logits spares whole logits anywhere",
     "max_pixels": _MULTIMODAL,
     "norm_bbox": _MULTIMODAL,
     "vit_gradient_checkpointing": _MULTIMODAL,

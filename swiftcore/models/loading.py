@@ -20,6 +20,8 @@ from swiftcore.models.files import (
 )
 from swiftcore.models.quantizing import LoadQuantization
 from swiftcore.models.quiet import without_progress_bars
+from swiftcore.models.tasks import auto_class, head_options, is_new_head, read_task
+from swiftcore.recipe.tasks import TEXT, Task
 
 if TYPE_CHECKING:
     import torch
@@ -55,8 +57,9 @@ def load_model(
     device: str = "cpu",
     attn_impl: str | None = None,
     quantization: LoadQuantization | None = None,
+    task: Task | None = None,
 ) -> "PreTrainedModel":
-    """Return a causal language model in evaluation mode, with plain `from_pretrained`.
+    """Return a model in evaluation mode, with plain `from_pretrained`.
 
     Args:
         folder: model folder.
@@ -64,6 +67,9 @@ def load_model(
         device: torch device string.
         attn_impl: attention implementation; None leaves the choice to transformers.
         quantization: how weights are held in memory; None is as they are stored.
+        task: what it is loaded for, where the folder may lack the head: that starts with random
+            weights. None takes what the folder was trained for, a causal language model unless it
+            says otherwise.
 
     Raises:
         ModelMissing: there is no model in the folder.
@@ -71,10 +77,10 @@ def load_model(
             are quantized already and can't be once more.
         ArtifactDamaged: files can't be read, or weights are missing from them.
     """
-    from transformers import AutoModelForCausalLM
-
     folder = require_model_folder(Path(folder))
     options: dict[str, Any] = {"attn_implementation": attn_impl} if attn_impl else {}
+    known = task or read_task(folder)
+    options |= head_options(known)
     quantized = is_quantized(folder) or quantization is not None
     if quantization is not None:
         _refuse_second_quantization(folder)
@@ -86,7 +92,7 @@ def load_model(
         # It warns at each int8 product that float32 is cast.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     with _as_swift_error(folder), without_progress_bars():
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = auto_class(known).from_pretrained(
             folder,
             dtype=_torch_dtype(dtype),
             local_files_only=True,
@@ -96,7 +102,7 @@ def load_model(
             **options,
         )
     model, info = loaded
-    _refuse_gaps(folder, info)
+    _refuse_gaps(folder, _without_new_head(model, info, task))
     return (model if quantized else model.to(device)).eval()
 
 
@@ -119,7 +125,9 @@ def load_adapted_model(
 
     adapter = require_adapter_folder(Path(adapter))
     header = safetensors_header(adapter / ADAPTER_WEIGHTS)
-    model = load_model(base, dtype=dtype, device=device, attn_impl=attn_impl)
+    model = load_model(
+        base, dtype=dtype, device=device, attn_impl=attn_impl, task=read_task(adapter)
+    )
     try:
         with without_progress_bars():
             adapted = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
@@ -154,6 +162,12 @@ def _torch_dtype(dtype: "str | torch.dtype | None") -> "str | torch.dtype":
     if dtype is None:
         return "auto"
     return getattr(torch, dtype) if isinstance(dtype, str) else dtype
+
+
+def _without_new_head(model: Any, info: dict[str, Any], task: Task | None) -> dict[str, Any]:
+    """Return what loading found without the weights of a head that is still to be trained."""
+    missing = [str(key) for key in info.get("missing_keys") or ()]
+    return info | {"missing_keys": [n for n in missing if not is_new_head(n, model, task or TEXT)]}
 
 
 def _refuse_gaps(folder: Path, info: dict[str, Any]) -> None:

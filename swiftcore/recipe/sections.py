@@ -27,6 +27,7 @@ from swiftcore.recipe.optimization import (
 )
 from swiftcore.recipe.refusals import refuse_value
 from swiftcore.recipe.sharding import FsdpName, read_settings, reshard_after_forward
+from swiftcore.recipe.tasks import Pooling, ProblemType, Task, TaskType, check_task, task_of
 
 Dtype = Literal["float16", "bfloat16", "float32"]
 Strategy = Literal["no", "steps", "epoch"]
@@ -134,6 +135,19 @@ class ModelSection(Section):
     bnb_4bit_quant_storage: Literal["uint8", "float16", "bfloat16", "float32"] | None = Field(
         default=None, description="type that packed 4-bit weights are held in; default: uint8"
     )
+    task_type: TaskType = Field(default="causal_lm", description="what the model is trained to do")
+    num_labels: int | None = Field(
+        default=None, ge=1, description="seq_cls: classes, or 1 for regression"
+    )
+    problem_type: ProblemType | None = Field(
+        default=None,
+        description="seq_cls: what the outputs mean; default: regression with one, else one class",
+    )
+    pooling: Pooling | None = Field(
+        default=None,
+        description="embedding: the token or mean that stands for a text; default: the folder's "
+        "own, else last for models that see the past alone, mean for the others",
+    )
 
     @field_validator("quant_method", mode="before")
     @classmethod
@@ -152,6 +166,16 @@ class ModelSection(Section):
         )
         if idle:
             raise ValueError(f"{', '.join(idle)} do nothing without model.quant_bits 4")
+        return self
+
+    @property
+    def task(self) -> Task:
+        """What the model is trained to do."""
+        return task_of(self.task_type, self.num_labels, self.problem_type, self.pooling)
+
+    @model_validator(mode="after")
+    def _task_is_whole(self) -> "ModelSection":
+        task_of(self.task_type, self.num_labels, self.problem_type, self.pooling)
         return self
 
     @model_validator(mode="after")
@@ -554,6 +578,49 @@ class TrainSection(TrainOptimization, TrainCheckpointing, Section):
         default="tokens",
         description="divide a step's weighted loss by its label tokens, or by the sum of weights",
     )
+    loss_type: str | None = Field(
+        default=None, description="loss of the task type, where it has several"
+    )
+    metric: str | None = Field(
+        default=None, description="figures of an evaluation; default: all of the task type"
+    )
+    infonce_temperature: float = Field(
+        default=0.1, gt=0, description="infonce: divisor of the similarities"
+    )
+    infonce_use_batch: bool = Field(
+        default=True, description="infonce: documents of the batch's other rows are negatives too"
+    )
+    infonce_hard_negatives: int | None = Field(
+        default=None,
+        ge=1,
+        description="infonce: negatives of each row, the first ones or repeated; default: its own",
+    )
+    infonce_mask_fake_negative: bool = Field(
+        default=False, description="infonce: leave out negatives that look like positives"
+    )
+    infonce_fake_neg_margin: float = Field(
+        default=0.1,
+        ge=0,
+        description="infonce: how much likelier than the positive such a negative is",
+    )
+    infonce_include_qq: bool = Field(
+        default=False, description="infonce: other queries are negatives of a query"
+    )
+    infonce_include_dd: bool = Field(
+        default=False, description="infonce: other rows' documents are negatives of a positive"
+    )
+    listwise_reranker_temperature: float = Field(
+        default=1.0, gt=0, description="listwise_reranker: divisor of the scores"
+    )
+    listwise_reranker_min_group_size: int = Field(
+        default=2, ge=2, description="listwise_reranker: fewest documents of a list that counts"
+    )
+    generative_reranker_positive_token: str = Field(
+        default="yes", description="generative_reranker: token of a document that fits"
+    )
+    generative_reranker_negative_token: str = Field(
+        default="no", description="generative_reranker: token of one that does not"
+    )
     train_dataloader_shuffle: bool = Field(default=True, description="shuffle rows each epoch")
     gradient_checkpointing: bool = Field(
         default=True, description="recompute activations to save memory"
@@ -716,6 +783,9 @@ class Recipe(BaseModel):
                 f"tuner.train_type full trains the weights that model.quant_bits "
                 f"{self.model.quant_bits} holds frozen; use train_type lora, or leave it out"
             )
+
+    def _sections_fit_the_task(self) -> "Recipe":
+        check_task(self)
         return self
 
     @model_validator(mode="after")

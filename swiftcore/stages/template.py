@@ -18,7 +18,10 @@ def _config(recipe: Recipe) -> dict[str, Any]:
 
         config["loss_scale"] = parse_loss_scale(section.loss_scale).settings
     registered = _registered(section) if section.custom_template else {}
-    return {"template": config, "method": recipe.train.method} | registered
+    task = recipe.model.task
+    # How vectors are pooled changes no token.
+    scored = {} if task.is_text else {"task": section_config(task, exclude={"pooling"})}
+    return {"template": config, "method": recipe.train.method} | registered | scored
 
 
 def _registered(section: TemplateSection) -> dict[str, Any]:
@@ -38,6 +41,20 @@ def _run(run: StageRun) -> Produced:
 
     folder = run.inputs["tokenizer"]
     facts = model_facts(folder)
+    if not run.recipe.model.task.is_text:
+        from swiftcore.template.tasks.dataset import encode_samples
+
+        report = encode_samples(
+            run.recipe.template,
+            run.recipe.model.task,
+            run.inputs["dataset"],
+            load_tokenizer(folder),
+            run.area.out,
+            model_type=facts["model_type"],
+            max_model_length=facts["max_position_embeddings"],
+            progress=run.progress,
+        )
+        return Produced(metrics=report.metrics(), facts={"template": report.settings})
     report = encode_dataset(
         run.recipe.template,
         run.inputs["dataset"],

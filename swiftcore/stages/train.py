@@ -66,6 +66,7 @@ def train_job(
     return TrainJob(
         train=recipe.train,
         tuner=recipe.tuner,
+        task=recipe.model.task,
         model_dir=model_dir,
         encoded_dir=encoded_dir,
         work_dir=work_dir,

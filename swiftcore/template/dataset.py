@@ -257,7 +257,7 @@ class _SplitEncoder:
                     self.kept.append(index)
         self.report.kept = len(self._lengths)
         self.report.tokens = sum(self._lengths)
-        self.report.length_percentiles = _percentiles(self._lengths)
+        self.report.length_percentiles = percentiles(self._lengths)
         self.report.drops = dict(sorted(self._dropped.items()))
         if not self._lengths:
             raise self._nothing_left()
@@ -340,7 +340,8 @@ def _spread(places: Sequence[int], count: int) -> list[int]:
     return list(places[::step][:count])
 
 
-def _percentiles(lengths: Sequence[int]) -> dict[str, int]:
+def percentiles(lengths: Sequence[int]) -> dict[str, int]:
+    """Return the lengths that given shares of the rows do not exceed, by p0 to p100."""
     ordered = sorted(lengths)
     last = len(ordered) - 1
     return {f"p{share}": ordered[round(share / 100 * last)] for share in _PERCENTILES if ordered}

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _ROWS_PER_GROUP = 2048
+# Of rows whose texts are scored: see `tasks.folder`.
+_TASK_COLUMNS = ("sequence_lengths", "targets")
 
 
 class TokenizedRow(NamedTuple):
@@ -114,6 +116,11 @@ class EncodedRows(Sequence[dict[str, Any]]):
             name: table.column(name).combine_chunks()
             for name in ("input_ids", "labels", "loss_scale", "row")
         }
+        self._extra = {
+            name: table.column(name).combine_chunks()
+            for name in _TASK_COLUMNS
+            if name in table.column_names
+        }
         self.lengths: list[int] = self._columns["input_ids"].value_lengths().to_pylist()
 
     def __len__(self) -> int:
@@ -134,6 +141,7 @@ class EncodedRows(Sequence[dict[str, Any]]):
             "labels": self._list("labels", place),
             "loss_scale": self._list("loss_scale", place),
             "row": self._columns["row"][place].as_py(),
+            **{name: column[place].as_py() for name, column in self._extra.items()},
         }
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ SYSTEM, QUERY, ROUND0, ROUND1 = "SYSTEM", "QUERY", "ROUND0", "ROUND1"
 _PLACEHOLDER = re.compile(
     r"\{\{(?P<name>SYSTEM|QUERY|ROUND0|ROUND1|BOS|EOS|ID|TOKEN|TODAY)(?::(?P<argument>[^}]*))?\}\}"
 )
+_ENCODER_TOKENS = {"bos_token": "cls_token", "eos_token": "sep_token"}
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -103,8 +104,10 @@ def _prepare(text: str, family: str, tokenizer: Any, today: date) -> Text:
 
 
 def _own_token(tokenizer: Any, family: str, attribute: str) -> str:
-    token = getattr(tokenizer, attribute, None)
-    if not token:
+    # Encoders such as BERT begin and end texts with tokens of other names.
+    names = (attribute, _ENCODER_TOKENS[attribute])
+    token = next(filter(None, (getattr(tokenizer, name, None) for name in names)), None)
+    if token is None:
         raise _lacks(family, attribute)
     return str(token)
 

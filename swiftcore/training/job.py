@@ -10,6 +10,7 @@ from swiftcore.errors import UsageError
 from swiftcore.models.quantizing import LoadQuantization
 from swiftcore.recipe.processes import Processes
 from swiftcore.recipe.sections import Dtype, TrainSection, TunerSection
+from swiftcore.recipe.tasks import BATCH_LOSSES, TEXT, Task, loss_of
 
 # Where a run begins; not what it is.
 RESUME_SETTINGS = ("resume_from_checkpoint", "resume_only_model", "ignore_data_skip")
@@ -26,6 +27,7 @@ class TrainJob(BaseModel):
 
     train: TrainSection
     tuner: TunerSection
+    task: Task = TEXT
     model_dir: Path
     encoded_dir: Path
     work_dir: Path
@@ -82,13 +84,15 @@ class TrainJob(BaseModel):
         """Return a digest of what shapes the result, to tell checkpoints of other jobs apart."""
         shape = self.model_dump(
             mode="json",
-            include={"train", "tuner", "torch_dtype", "attn_impl"},
+            include={"train", "tuner", "task", "torch_dtype", "attn_impl"},
             exclude={"train": set(RESUME_SETTINGS)},
         )
         return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
 
     def with_smaller_batches(self) -> "TrainJob | None":
-        """Return the job with fewer rows a forward and the same batch, if there is one."""
+        """Return the job with fewer rows a forward and the same result, if there is one."""
+        if loss_of(self.task, self.train) in BATCH_LOSSES:
+            return None
         micro, _ = self.batch_plan()
         rows = self.train.per_device_train_batch_size
         smaller = [size for size in range(1, micro // 2 + 1) if rows % size == 0]

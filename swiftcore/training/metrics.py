@@ -64,10 +64,14 @@ def describe_line(line: Line) -> str:
     return "  ".join(form.format(line[name]) for name, form in shown if name in line)
 
 
-def write_history(lines: list[Line], folder: Path) -> None:
+def write_history(
+    lines: list[Line], folder: Path, *, loss: str = "cross-entropy a label token"
+) -> None:
     """Write metrics.jsonl without what was measured, loss.csv (step, loss, eval_loss) and loss.png.
 
     Equal lines give equal bytes: an artifact does not say when it was made.
+
+    `loss` is what the picture calls it.
     """
     timeless = [
         {name: value for name, value in line.items() if name not in MEASURED} for line in lines
@@ -81,10 +85,10 @@ def write_history(lines: list[Line], folder: Path) -> None:
         writer.writerow(("step", "loss", "eval_loss"))
         for step, line in sorted(by_step.items()):
             writer.writerow((step, line.get("loss", ""), line.get("eval_loss", "")))
-    _plot(timeless, folder / "loss.png")
+    _plot(timeless, folder / "loss.png", loss)
 
 
-def _plot(lines: list[Line], file: Path) -> None:
+def _plot(lines: list[Line], file: Path, loss: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -96,7 +100,7 @@ def _plot(lines: list[Line], file: Path) -> None:
         if points:
             marker = "o" if name == "eval_loss" or len(points) == 1 else None
             axes.plot(*zip(*points, strict=True), label=label, marker=marker)
-    axes.set(xlabel="step", ylabel="cross-entropy a label token")
+    axes.set(xlabel="step", ylabel=loss)
     axes.grid(alpha=0.3)
     axes.legend()
     # Without this, matplotlib writes its version into the file.

@@ -12,6 +12,7 @@ from swiftcore.models.files import (
     read_json,
     write_json,
 )
+from swiftcore.models.tasks import write_pooling, write_task
 from swiftcore.training.job import TrainJob
 from swiftcore.training.metrics import Line, write_history
 from swiftcore.tuners import save_adapter
@@ -34,7 +35,11 @@ def write_outputs(model: Any, job: TrainJob, lines: list[Line]) -> None:
     copy_tokenizer_files(job.model_dir, out)
     if (job.encoded_dir / TEMPLATE_FILE).is_file():
         shutil.copyfile(job.encoded_dir / TEMPLATE_FILE, out / TEMPLATE_FILE)
-    write_history(lines, out)
+    write_task(out, job.task)
+    if job.task.pooling is not None:
+        width = model.config.get_text_config().hidden_size
+        write_pooling(out, job.task.pooling, width)
+    write_history(lines, out, loss="cross-entropy a label token" if job.task.is_text else "loss")
 
 
 def base_record(model_dir: Path) -> dict[str, Any]:

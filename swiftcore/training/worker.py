@@ -23,11 +23,12 @@ from swiftcore.training.distributed.world import AgreedStop, World, agreed_check
 from swiftcore.training.estimate import gib
 from swiftcore.training.failures import as_swift_error
 from swiftcore.training.job import TrainJob, TrainResult
-from swiftcore.training.metrics import MetricsLog, read_lines
+from swiftcore.training.metrics import Line, MetricsLog, read_lines
 from swiftcore.training.resuming import named_checkpoint
 from swiftcore.training.room import describe, free_memory, require_memory
-from swiftcore.training.rows import read_rows, require_labels
+from swiftcore.training.rows import read_rows
 from swiftcore.training.stopping import StopRequest
+from swiftcore.training.targets import check_targets, require_trainable
 from swiftcore.training.workspace import Workspace, write_atomically
 
 
@@ -63,8 +64,10 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
         asked: set when somebody asks this process to end.
         number: of this process on its machine.
     """
-    train_rows = require_labels(read_rows(job.encoded_dir, "train"), "train", job.encoded_dir)
+    train_rows = require_trainable(read_rows(job.encoded_dir, "train"), "train", job)
     eval_rows = read_rows(job.encoded_dir, "val")
+    if eval_rows and not job.task.is_text:
+        check_targets(eval_rows, "val", job)
     _stop_if_asked(asked, None)
 
     import torch
@@ -79,6 +82,7 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
     from swiftcore.training.objectives import objective_for
     from swiftcore.training.optimizers import check_optimization
     from swiftcore.training.outputs import write_outputs
+    from swiftcore.training.scored import resolved_job
     from swiftcore.training.trainer import SwiftTrainer
     from swiftcore.tuners import count_parameters
 
@@ -90,14 +94,15 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
     steps = last_step(job, len(batches.order))
     args = training_arguments(job, total_steps(job, len(batches.order)), bool(eval_rows))
     _require_room(job, min(batches.capacity, sum(train_rows.lengths)))
-    model, pad_id = _prepared_model(job, steps, train_rows)
-    use_cache = model.config.use_cache
+    model, tokenizer = _prepared_model(job, steps, train_rows)
+    job = resolved_job(job, model)
+    use_cache = getattr(model.config, "use_cache", None)
     _stop_if_asked(asked, None)
     # Folded first, so that what is shown of rows side by side is shown of the model that trains.
     folding = _folded(model, job)
     held = [job.quantization.describe()] if job.quantization else []
     notes = [*held, *_side_by_side(model, batches), *folding]
-    objective = objective_for(job, pad_id=pad_id, side_by_side=batches.side_by_side)
+    objective = objective_for(job, tokenizer=tokenizer, side_by_side=batches.side_by_side)
     trainer = SwiftTrainer(
         model,
         args,
@@ -128,9 +133,11 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
     strategy.unshard(model)
     count = count_parameters(model)
     # The trainer switches the cache off for training; a model saved so would generate slowly.
-    model.config.use_cache = use_cache
+    if use_cache is not None:
+        model.config.use_cache = use_cache
+    lines = read_lines(files.metrics)
     if world.leads:
-        write_outputs(_in_stored_type(model, job), job, read_lines(files.metrics))
+        write_outputs(_in_stored_type(model, job), job, lines)
     world.gather(None)
     tally = trainer.tally
     metrics: dict[str, Any] = {
@@ -147,6 +154,7 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
         "tokens_per_second": tally.tokens / tally.seconds,
         "trainable_parameters": count.trainable,
         "total_parameters": count.total,
+        **_last_figures(lines),
         **batches.metrics,
         **_speed(trainer),
     }
@@ -163,6 +171,17 @@ def _require_room(job: TrainJob, longest: int) -> None:
         sharing = 1 if job.device.startswith("cuda") else job.processes.per_node
         needed = require_memory(job, longest, free_memory(job.device) // sharing)
         print(f"memory: about {gib(needed.total)}: {describe(needed)}", flush=True)
+
+
+def _last_figures(lines: list[Line]) -> dict[str, float]:
+    """Return what the last evaluation found beside the loss."""
+    evaluations = [line for line in lines if "eval_loss" in line]
+    last = evaluations[-1] if evaluations else {}
+    return {
+        name: value
+        for name, value in last.items()
+        if name.startswith("eval_") and name != "eval_loss"
+    }
 
 
 def _speed(trainer: Any) -> dict[str, float]:
@@ -188,27 +207,32 @@ def _run(trainer: Any, found: checkpoints.Checkpoint | None) -> None:
     trainer._load_from_checkpoint(str(found.path))
 
 
-def _prepared_model(job: TrainJob, steps: int, rows: EncodedRows) -> tuple[Any, int]:
+def _prepared_model(job: TrainJob, steps: int, rows: EncodedRows) -> tuple[Any, Any]:
     from transformers import set_seed
 
     from swiftcore.models import load_model, load_tokenizer
+    from swiftcore.training.scored import pad_id_of, tuner_with_head
     from swiftcore.tuners import prepare_model
 
     tokenizer = load_tokenizer(job.model_dir)
     full = job.tuner.train_type == "full"
     # Small updates vanish in 16-bit weights; full training keeps float32 masters under autocast.
     dtype = "float32" if full and job.torch_dtype is not None else job.torch_dtype
+    if job.task.has_head:
+        set_seed(job.train.seed)  # the head may start with random weights
     model = load_model(
         job.model_dir,
         dtype=dtype,
         device=job.device,
         attn_impl=job.attn_impl,
         quantization=job.quantization,
+        task=job.task,
     )
     set_seed(job.train.seed)
-    pad_id = tokenizer.pad_token_id
-    prepared = prepare_model(model, job.tuner, total_steps=steps, rows=rows)
-    return prepared, pad_id if isinstance(pad_id, int) else 0
+    if job.task.has_head and model.config.get_text_config().pad_token_id is None:
+        model.config.get_text_config().pad_token_id = pad_id_of(tokenizer)
+    tuner = tuner_with_head(job.tuner, model) if job.task.has_head else job.tuner
+    return prepare_model(model, tuner, total_steps=steps, rows=rows), tokenizer
 
 
 def _in_stored_type(model: Any, job: TrainJob) -> Any:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from swiftcore.models import load_adapted_model, load_model
 from swiftcore.models.files import require_adapter_folder
+from swiftcore.models.tasks import read_task
 from swiftcore.tuners.mutated import save_difference
 from swiftcore.tuners.own import is_own, is_own_folder, load_own, merge_own, save_own
 
@@ -38,7 +39,8 @@ def load_adapter(
     """
     if not is_own_folder(require_adapter_folder(Path(adapter))):
         return load_adapted_model(base, adapter, dtype=dtype, device=device)
-    return load_own(load_model(base, dtype=dtype, device=device), adapter).to(device)
+    model = load_model(base, dtype=dtype, device=device, task=read_task(adapter))
+    return load_own(model, adapter).to(device)
 
 
 def merge_tuner(adapted: Any) -> Any:

@@ -196,6 +196,8 @@ def add_peft(
     name, values = _SETTINGS[section.train_type](section, total_steps)
     make = getattr(peft, name)
     values |= _places(model, section) | _own_arguments(make, section)
+    if not hasattr(model, "prepare_inputs_for_generation"):
+        values["task_type"] = None  # texts are scored, so peft need not wrap generation
     try:
         config = make(**values)
         if section.init_weights == data_starts.GRADIENTS:

@@ -1,0 +1,1 @@
+"""Rows of the tasks that score texts: classes, likeness, fitting documents."""

@@ -1,0 +1,70 @@
+"""Batches of rows whose texts are scored.
+
+Shapes: B rows, S texts of all rows, T tokens of the longest, N documents.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Any
+
+import torch
+
+from swiftcore.training.objectives.objective import Batch
+from swiftcore.training.rows import Row
+
+INPUTS = ("input_ids", "attention_mask", "targets", "sizes", "keys")
+
+
+class SampleCollator:
+    """Pads the texts of rows on the right into tensors [S, T].
+
+    Args:
+        pad_id: token that fills short texts.
+        num_negatives: negatives of each row, its first ones or its own repeated; None: all.
+    """
+
+    def __init__(self, pad_id: int, num_negatives: int | None = None) -> None:
+        self._pad_id = pad_id
+        self._num_negatives = num_negatives
+
+    def __call__(self, rows: Sequence[Row]) -> Batch:
+        """Return input_ids, attention_mask, targets, texts a row (sizes), keys, lengths, rows.
+
+        Texts of equal tokens have equal keys.
+        """
+        groups = [self._chosen(row) for row in rows]
+        texts = [text for group, _ in groups for text in group]
+        longest = max(map(len, texts))
+        known: dict[tuple[int, ...], int] = {}
+        keys = [known.setdefault(tuple(text), len(known)) for text in texts]
+        return {
+            "input_ids": torch.tensor(
+                [text + [self._pad_id] * (longest - len(text)) for text in texts]
+            ),
+            "attention_mask": torch.tensor(
+                [[1] * len(text) + [0] * (longest - len(text)) for text in texts]
+            ),
+            "targets": torch.tensor([target for _, targets in groups for target in targets]),
+            "sizes": torch.tensor([len(group) for group, _ in groups]),
+            "keys": torch.tensor(keys),
+            "lengths": torch.tensor([len(text) for text in texts]),
+            "rows": torch.tensor([row["row"] for row in rows]),
+        }
+
+    def _chosen(self, row: Row) -> tuple[list[list[int]], list[float]]:
+        texts, targets = texts_of(row), list(row["targets"])
+        if self._num_negatives is None or len(texts) == 2:
+            return texts, targets
+        negatives = [texts[2 + at % (len(texts) - 2)] for at in range(self._num_negatives)]
+        return [*texts[:2], *negatives], [targets[0], *[0.0] * len(negatives)]
+
+
+def texts_of(row: Row) -> list[list[int]]:
+    """Return the tokens of each text of an encoded row."""
+    bounds = pairwise(accumulate(row["sequence_lengths"], initial=0))
+    return [list(row["input_ids"][start:stop]) for start, stop in bounds]
+
+
+def inputs_of(batch: Batch) -> dict[str, Any]:
+    """Return what the forward of a scoring model takes of a batch."""
+    return {name: value for name, value in batch.items() if name in INPUTS}

@@ -1,4 +1,4 @@
-"""Names of a package whose modules are imported when the name is first asked for.
+"""Importing late, and less: names that are looked up when they are asked for, packages left out.
 
 A package that gathers names from heavy modules would make everybody who imports it wait for all of
 them: `swift --help` for torch, a worker that reads documents for pyarrow. Such a package lists its
@@ -6,6 +6,7 @@ names under `TYPE_CHECKING` for type checkers, and lets this helper find them fo
 """
 
 import importlib
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -25,3 +26,20 @@ def late_names(package: str, modules: Mapping[str, Iterable[str]]) -> Callable[[
         return getattr(importlib.import_module(f"{package}.{home[name]}"), name)
 
     return find
+
+
+def import_without(module: str, hidden: Iterable[str]) -> None:
+    """Import a module while some packages seem not to be installed; afterwards they do again.
+
+    Libraries import what is installed for features that nobody here asks for: a tenth of the CPU
+    seconds of a start. Only for a process that imports nothing in another thread meanwhile.
+    """
+    absent = [name for name in hidden if name not in sys.modules]
+    for name in absent:
+        # None makes `import name` fail and `find_spec(name)` answer None.
+        sys.modules[name] = None  # pyright: ignore[reportArgumentType]
+    try:
+        importlib.import_module(module)
+    finally:
+        for name in absent:
+            del sys.modules[name]

@@ -1,12 +1,14 @@
 """Names that packages import late: type checkers and the running program see the same ones."""
 
 import ast
+import importlib
+import sys
 from pathlib import Path
 
 import pytest
 
 import swiftcore
-from swiftcore.lazy import late_names
+from swiftcore.lazy import import_without, late_names
 from tests.making import REPO
 
 PACKAGES = sorted(
@@ -55,3 +57,21 @@ def test_a_name_is_found_and_an_unknown_one_is_an_attribute_error():
         _ = swiftcore.Nothing  # pyright: ignore[reportAttributeAccessIssue]
     find = late_names("swiftcore", {"errors": ["SwiftError"]})
     assert find("SwiftError").__module__ == "swiftcore.errors"
+
+
+def test_a_package_seems_absent_during_an_import_and_is_there_again_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wanted_by_few.py").write_text("")
+    (tmp_path / "asks_for_all.py").write_text(
+        "from importlib.util import find_spec\n"
+        "found = find_spec('wanted_by_few') is not None, find_spec('json') is not None\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import_without("asks_for_all", ["wanted_by_few", "json"])
+    # json was imported before, and what is there already stays.
+    assert sys.modules.pop("asks_for_all").found == (False, True)
+    assert importlib.import_module("wanted_by_few") is sys.modules.pop("wanted_by_few")
+    with pytest.raises(ModuleNotFoundError):
+        import_without("no_such_module", ["wanted_by_few"])
+    assert "wanted_by_few" not in sys.modules

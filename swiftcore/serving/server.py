@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from swiftcore.atomic import write_text_synced
 from swiftcore.errors import SwiftError
+from swiftcore.lazy import import_without
 from swiftcore.processes import die_with_parent
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ def serve(arguments: argparse.Namespace) -> None:
 
 
 def _build_app(arguments: argparse.Namespace) -> "tuple[FastAPI, Limits]":
+    # Losses of object detection want scipy, accelerate's settings for SageMaker boto3.
+    import_without("swiftcore.generation.engine", ("boto3", "scipy"))
     from swiftcore.generation.batcher import Batcher
     from swiftcore.generation.engine import TransformersEngine
     from swiftcore.models import load_tokenizer

@@ -5,7 +5,6 @@ at the end either result.json or failure.json. Of several processes on a machine
 the others write nothing but why they failed.
 """
 
-import importlib
 import os
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from swiftcore.errors import Cancelled
+from swiftcore.lazy import import_without
 from swiftcore.models.loading import is_quantized
 from swiftcore.processes import die_with_parent
 from swiftcore.template import EncodedRows
@@ -73,7 +73,8 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
     import torch
 
     torch.set_num_threads(job.num_threads)
-    _import_trainer()
+    # Losses of object detection want scipy, accelerate's settings for SageMaker boto3.
+    import_without("swiftcore.training.trainer", ("boto3", "scipy"))
 
     from swiftcore.training.arguments import last_step, total_steps, training_arguments
     from swiftcore.training.batches import plan_batches
@@ -290,22 +291,6 @@ def _hide_unused_packages(job: TrainJob) -> None:
     for name in unused:
         # None makes `import name` fail and `find_spec(name)` answer None, as if not installed.
         sys.modules[name] = None  # pyright: ignore[reportArgumentType]
-
-
-def _import_trainer() -> None:
-    """Import transformers' trainer while two packages that it has no use for seem not to be there.
-
-    Losses of object detection import scipy, and accelerate's settings for SageMaker boto3: a tenth
-    of the CPU seconds of a start. Who wants them afterwards can import them.
-    """
-    hidden = [name for name in ("boto3", "scipy") if name not in sys.modules]
-    for name in hidden:
-        sys.modules[name] = None  # pyright: ignore[reportArgumentType]
-    try:
-        importlib.import_module("swiftcore.training.trainer")
-    finally:
-        for name in hidden:
-            del sys.modules[name]
 
 
 def _stop_if_asked(stop: StopRequest | AgreedStop, step: int | None) -> None:

@@ -106,6 +106,9 @@ def test_texts_documents_and_hub_datasets(place):
     assert whole.data.documents.format == "pretraining"
     code = TrainingConfig(model="m", train_data=folder, dataset_format="code").recipe().recipe
     assert code.data.documents.format == "code"
+    four_bits = TrainingConfig(model="m", train_data="d", method="qlora").recipe().recipe
+    assert (four_bits.model.quant_method, four_bits.model.quant_bits) == ("bnb", 4)
+    assert four_bits.tuner.lora_rank == 16
     hub = TrainingConfig(
         model="m", hf_dataset="org/set", hf_subset="easy", hf_max_samples=50, method="full"
     ).recipe()

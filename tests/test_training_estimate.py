@@ -6,7 +6,9 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 from training_setup import counting_rows, make_job, tiny_base, write_encoded
+from transformers import Trainer
 
 from swiftcore.artifacts import Produced, Store, make
 from swiftcore.errors import EnvironmentMissing
@@ -21,6 +23,7 @@ from swiftcore.training.arguments import training_arguments
 from swiftcore.training.estimate import RowSizes, estimate_flops, estimate_memory
 from swiftcore.training.flops import model_work
 from swiftcore.training.loss import install_label_loss
+from swiftcore.training.optimizers.choice import make_optimizer
 from swiftcore.training.room import free_memory, require_memory
 from swiftcore.training.trained_size import trained_size
 from swiftcore.training.worker import _require_room
@@ -114,18 +117,42 @@ def test_trained_parameters_and_their_state_are_exact(base, tuner):
         assert said.weights == 4 * count_parameters(model).total
 
 
-def test_optimizer_state_is_what_the_optimizer_holds(base):
-    job = job_for(base, {})
+@pytest.mark.parametrize(
+    ("tuner", "train"),
+    [
+        ({}, {}),
+        ({"train_type": "full"}, {"optim": "sgd"}),
+        ({"train_type": "full"}, {"optim": "sgd", "optim_args": {"momentum": 0.9}}),
+        ({"train_type": "full"}, {"optim": "rmsprop"}),
+        ({"train_type": "full"}, {"optim": "schedule_free_adamw"}),
+        ({"train_type": "full", "use_galore": True, "galore_rank": 16}, {}),
+    ],
+    ids=lambda values: " ".join(map(str, values.values())),
+)
+def test_optimizer_state_is_what_the_optimizer_holds(base, tuner, train):
+    job = job_for(base, tuner, **train)
     model = prepare_model(load_model(base), job.tuner)
     args = training_arguments(job, 1, has_validation=False)
-    chosen = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(chosen, lr=args.learning_rate)
+    optimizer = make_optimizer(model, job, args, ())
+    if optimizer is None:
+        kind, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        optimizer = kind([p for p in model.parameters() if p.requires_grad], **settings)
     model(input_ids=torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
     optimizer.step()
-    held = sum(
-        value.nbytes for state in optimizer.state.values() for value in state.values() if value.ndim
-    )
-    assert held == estimate_memory(job, 0).optimizer
+    kept = tree_leaves(optimizer.state_dict())
+    held = sum(value.nbytes for value in kept if torch.is_tensor(value) and value.ndim)
+    assert held == pytest.approx(estimate_memory(job, 0).optimizer, rel=0.01)
+
+
+def test_lisa_holds_gradients_of_its_blocks_alone(base):
+    job = job_for(base, {"train_type": "full", "lisa_activated_layers": 1})
+    whole = trained_size(model_shape(base), job.tuner).entries
+    model = load_model(base)
+    blocks = count_parameters(model.model.layers).total
+    said = estimate_memory(job, 0)
+    assert said.trained_parameters == whole == count_parameters(model).total
+    assert said.gradients == 4 * (whole - blocks * 3 // 4)
+    assert said.optimizer == 2 * said.gradients
 
 
 def test_operations_of_a_run_are_those_of_its_model(base):

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 
 from swiftcore.models.shape import ModelShape, model_shape
 from swiftcore.training.flops import ModelWork, attention_width, expert_share
+from swiftcore.training.held_state import state_bytes, trained_at_once
 from swiftcore.training.job import TrainJob
 from swiftcore.training.trained_size import trained_size
 from swiftcore.tuners.kinds import KINDS
@@ -21,8 +22,6 @@ _PROCESS_BYTES = 700 * 2**20
 _LOGIT_CHUNK = 256
 _LOGIT_BYTES = 12
 _TYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-# Of AdamW: two moments as wide as the parameter.
-_MOMENTS = 2
 
 
 @dataclass(frozen=True)
@@ -90,11 +89,12 @@ def estimate_memory(job: TrainJob, longest: int, shape: ModelShape | None = None
     trained_bytes = held if full else 4
     weights = _weight_bytes(job, shape, held)
     trained = trained_size(shape, job.tuner).entries
+    at_once = trained_at_once(shape, job.tuner, trained)
     tokens = job.batch_plan()[0] * longest
     return MemoryEstimate(
         weights=weights + (0 if full else trained * trained_bytes),
-        gradients=trained * trained_bytes,
-        optimizer=trained * trained_bytes * _MOMENTS,
+        gradients=at_once * trained_bytes,
+        optimizer=state_bytes(shape, job.train, job.tuner, at_once, trained_bytes),
         activations=_activation_bytes(job, shape, tokens, longest, computed),
         logits=_logit_bytes(job, shape, tokens, computed),
         process=0 if job.device.startswith("cuda") else _PROCESS_BYTES,

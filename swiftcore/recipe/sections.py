@@ -783,7 +783,9 @@ class Recipe(BaseModel):
                 f"tuner.train_type full trains the weights that model.quant_bits "
                 f"{self.model.quant_bits} holds frozen; use train_type lora, or leave it out"
             )
+        return self
 
+    @model_validator(mode="after")
     def _sections_fit_the_task(self) -> "Recipe":
         check_task(self)
         return self

@@ -17,6 +17,7 @@ from swiftcore.errors import RecipeError, UsageError
 from swiftcore.models import load_model
 from swiftcore.recipe import build_recipe
 from swiftcore.recipe.optimization import optimization_conflict
+from swiftcore.training import run_training
 from swiftcore.training.optimizers.lisa import BlockTurns
 from swiftcore.training.schedules import check_schedule
 from swiftcore.training.workspace import Workspace
@@ -65,6 +66,15 @@ def test_a_stopped_training_ends_with_the_bytes_of_a_whole_one(tuner, train, inp
     ]
     assert weights[0] == weights[1]
     assert weights[0]
+
+
+def test_q_galore_in_a_process_of_its_own_says_what_it_projects(inputs, tmp_path):
+    quantized = {"galore_quantization": True, "galore_proj_quant": True}
+    tuner = {**GALORE, **quantized, "galore_rank": 16}
+    result = run_training(make_job(tmp_path, *inputs, tuner=tuner, max_steps=6, save_steps=3))
+    assert result.metrics["last_loss"] < result.metrics["first_loss"]
+    # Keys and values of this model have 16 rows.
+    assert "GaLore of rank 16 in 15 matrices; 6 whose shorter side" in " ".join(result.notes)
 
 
 def test_lisa_moves_the_drawn_block_and_what_is_outside_the_blocks(inputs, tmp_path):

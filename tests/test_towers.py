@@ -3,13 +3,22 @@
 import pytest
 import torch
 import transformers
+from training_setup import (
+    counting_rows,
+    make_job,
+    tiny_base,
+    train_in_this_process,
+    write_encoded,
+)
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from swiftcore.errors import UsageError
+from swiftcore.models import load_model, load_tokenizer
 from swiftcore.models.towers import find_towers
 from swiftcore.recipe import TunerSection
 from swiftcore.training.optimizers.groups import Rates, parameter_groups
-from swiftcore.tuners import prepare_model
+from swiftcore.training.trainer import SwiftTrainer
+from swiftcore.tuners import load_adapter, merge_tuner, prepare_model
 
 TEXT = {
     "hidden_size": 32,
@@ -17,7 +26,7 @@ TEXT = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "vocab_size": 100,
+    "vocab_size": 330,
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
@@ -216,3 +225,59 @@ def test_a_rate_for_what_is_not_trained_is_refused():
         text = LlamaForCausalLM(LlamaConfig(**TEXT))
     with pytest.raises(UsageError, match="multimodal"):
         parameter_groups(text, Rates(1e-4, towers={"vit": 1e-5}), weight_decay=0.0, decayed=())
+
+
+@pytest.fixture(scope="module")
+def sighted(tmp_path_factory):
+    """Folder of a Qwen2.5-VL with random weights and a text tokenizer."""
+    root = tmp_path_factory.mktemp("sighted")
+    torch.manual_seed(0)
+    build("Qwen2_5_VL", "cpu").save_pretrained(root / "model")
+    load_tokenizer(tiny_base(root / "text")).save_pretrained(root / "model")
+    return root / "model", write_encoded(root / "encoded", counting_rows(8))
+
+
+BRIEF = {"max_steps": 4, "save_strategy": "no", "logging_steps": 1}
+
+
+def test_a_multimodal_model_trains_on_text_with_its_encoder_frozen(sighted, tmp_path):
+    job = make_job(tmp_path, *sighted, tuner={"train_type": "full"}, **BRIEF)
+    result = train_in_this_process(job)
+    assert result.metrics["last_loss"] < result.metrics["first_loss"]
+    before = dict(load_model(sighted[0]).named_parameters())
+    trained = load_model(job.out_dir)
+    towers = find_towers(trained)
+    moved = {n for n, p in trained.named_parameters() if not torch.equal(p, before[n])}
+    assert {towers.part(name) for name in moved} == {"llm"}
+    assert trained.config.get_text_config().use_cache
+
+
+def test_lora_on_a_multimodal_model_merges(sighted, tmp_path):
+    job = make_job(tmp_path, *sighted, tuner={"lora_dropout": 0.0}, **BRIEF)
+    result = train_in_this_process(job)
+    assert result.metrics["last_loss"] < result.metrics["first_loss"]
+    adapted = load_adapter(sighted[0], job.out_dir)
+    ids = torch.tensor([counting_rows(1)[0]["input_ids"]])
+    with torch.no_grad():
+        expected, plain = adapted(ids).logits, load_model(sighted[0])(ids).logits
+        assert (expected - plain).abs().max() > 1e-2
+        merge_tuner(adapted).save_pretrained(tmp_path / "merged")
+        merged = load_model(tmp_path / "merged")(ids).logits
+    torch.testing.assert_close(merged, expected, rtol=0, atol=1e-5)
+
+
+def test_rates_of_parts_reach_the_optimizer_of_a_training(sighted, tmp_path):
+    tuner = {"train_type": "full", "freeze_vit": False}
+    job = make_job(tmp_path, *sighted, tuner=tuner, vit_lr=1e-5, **BRIEF)
+    groups = []
+    real = SwiftTrainer.create_optimizer
+
+    def noted(self, model=None):
+        optimizer = real(self, model)
+        groups.extend(group["lr"] for group in optimizer.param_groups)
+        return optimizer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SwiftTrainer, "create_optimizer", noted)
+        train_in_this_process(job)
+    assert sorted(set(groups)) == [1e-5, 1e-2]

@@ -92,7 +92,7 @@ def load_model(
         # It warns at each int8 product that float32 is cast.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     with _as_swift_error(folder), without_progress_bars():
-        loaded: Any = auto_class(known).from_pretrained(
+        loaded: Any = auto_class(known, folder).from_pretrained(
             folder,
             dtype=_torch_dtype(dtype),
             local_files_only=True,

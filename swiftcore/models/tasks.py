@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from swiftcore.models.files import read_json, write_json
+from swiftcore.models.generating import generating_class
 from swiftcore.recipe.tasks import TEXT, Pooling, Task
 
 TASK_FILE = "swift_task.json"
@@ -33,15 +34,15 @@ def write_task(folder: Path, task: Task) -> None:
     write_json(folder / TASK_FILE, task.model_dump(mode="json", exclude_none=True))
 
 
-def auto_class(task: Task) -> Any:
-    """Return the class of transformers that loads a model of a task."""
+def auto_class(task: Task, folder: Path) -> Any:
+    """Return the class of transformers that loads the model in a folder for a task."""
     import transformers
 
     if task.has_head:
         return transformers.AutoModelForSequenceClassification
     if task.task_type == "embedding":
         return transformers.AutoModel
-    return transformers.AutoModelForCausalLM
+    return generating_class(folder)
 
 
 def head_options(task: Task) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
     from swiftcore.training.distributed.sharing import share_batches, shared_objective
     from swiftcore.training.distributed.strategies import strategy_for
     from swiftcore.training.objectives import objective_for
-    from swiftcore.training.optimizers import check_optimization
+    from swiftcore.training.optimizers import check_optimization, describe_optimization
     from swiftcore.training.outputs import write_outputs
     from swiftcore.training.scored import resolved_job
     from swiftcore.training.trainer import SwiftTrainer
@@ -97,7 +97,9 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
     _require_room(job, min(batches.capacity, sum(train_rows.lengths)))
     model, tokenizer = _prepared_model(job, steps, train_rows)
     job = resolved_job(job, model)
-    use_cache = getattr(model.config, "use_cache", None)
+    # Of a multimodal model, the language model has this setting.
+    text_config = model.config.get_text_config()
+    use_cache = getattr(text_config, "use_cache", None)
     _stop_if_asked(asked, None)
     # Folded first, so that what is shown of rows side by side is shown of the model that trains.
     folding = _folded(model, job)
@@ -116,6 +118,7 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
         last_step=steps,
     )
     notes += [*trainer.notes, *filter(None, [strategy.describe()])]
+    notes += describe_optimization(model, job)
     found = agreed_checkpoint(lambda limit: _checkpoint(job, files, steps, notes, limit), world)
     begun = {
         "pid": os.getpid(),
@@ -135,7 +138,7 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
     count = count_parameters(model)
     # The trainer switches the cache off for training; a model saved so would generate slowly.
     if use_cache is not None:
-        model.config.use_cache = use_cache
+        text_config.use_cache = use_cache
     lines = read_lines(files.metrics)
     if world.leads:
         write_outputs(_in_stored_type(model, job), job, lines)

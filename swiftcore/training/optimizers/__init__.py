@@ -5,8 +5,19 @@ the rest. All of them keep their whole state in `state_dict`, so that a resumed 
 same bits.
 """
 
-from swiftcore.training.optimizers.choice import check_optimization, make_optimizer
+from swiftcore.training.optimizers.choice import (
+    check_optimization,
+    describe_optimization,
+    make_optimizer,
+)
 from swiftcore.training.optimizers.lisa import lisa_callbacks
 from swiftcore.training.optimizers.resting import RestAtEnd, rest
 
-__all__ = ["RestAtEnd", "check_optimization", "lisa_callbacks", "make_optimizer", "rest"]
+__all__ = [
+    "RestAtEnd",
+    "check_optimization",
+    "describe_optimization",
+    "lisa_callbacks",
+    "make_optimizer",
+    "rest",
+]

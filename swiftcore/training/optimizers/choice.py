@@ -89,6 +89,21 @@ def make_optimizer(
     return _maker(model, train, tuner, args)(groups)
 
 
+def describe_optimization(model: nn.Module, job: TrainJob) -> list[str]:
+    """Return what a recipe can't show: how much of this model GaLore projects.
+
+    Raises:
+        UsageError: it projects nothing.
+    """
+    if not job.tuner.use_galore:
+        return []
+    larger, rest = _projected(model, job.tuner)
+    line = f"GaLore of rank {job.tuner.galore_rank} in {len(larger)} matrices"
+    if rest:
+        line += f"; {len(rest)} whose shorter side is not above the rank are stepped whole"
+    return [line]
+
+
 def _rates(job: TrainJob) -> Rates:
     given: dict[Tower, float | None] = {"vit": job.train.vit_lr, "aligner": job.train.aligner_lr}
     towers: dict[Tower, float] = {part: rate for part, rate in given.items() if rate is not None}
@@ -152,12 +167,14 @@ def _galore(model: nn.Module, groups: list[Group], tuner: TunerSection, inner: _
         if quantized
         else None,
     )
-    projected = _projected(model, tuner)
+    projected, _ = _projected(model, tuner)
     return Galore(groups, {id(matrix) for matrix in projected}, settings, tuner.galore_scale, inner)
 
 
-def _projected(model: nn.Module, tuner: TunerSection) -> list[nn.Parameter]:
-    """Return the matrices to project: those of the targets whose sides are longer than the rank."""
+def _projected(
+    model: nn.Module, tuner: TunerSection
+) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the targets' matrices: those with sides longer than the rank, and the rest."""
     where = "tuner.galore_target_modules"
     written = tuner.galore_target_modules
     names = linear_names(model) if written is None else named_modules(model, written, where)
@@ -172,6 +189,7 @@ def _projected(model: nn.Module, tuner: TunerSection) -> list[nn.Parameter]:
         and weight.requires_grad
     }
     larger = [weight for weight in matrices.values() if min(weight.shape) > tuner.galore_rank]
+    rest = [weight for weight in matrices.values() if min(weight.shape) <= tuner.galore_rank]
     if not larger:
         longest = max((min(weight.shape) for weight in matrices.values()), default=0)
         raise UsageError(
@@ -181,7 +199,7 @@ def _projected(model: nn.Module, tuner: TunerSection) -> list[nn.Parameter]:
             f"targets, whose shorter sides are at most {longest}",
             do="lower tuner.galore_rank" if matrices else "name modules that are trained",
         )
-    return larger
+    return larger, rest
 
 
 def _require_bitsandbytes() -> None:

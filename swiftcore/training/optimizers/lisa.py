@@ -75,7 +75,7 @@ class BlockTurns(TrainerCallback):
                 parameter.requires_grad_(True)
 
 
-def lisa_callbacks(model: nn.Module, job: TrainJob) -> list[TrainerCallback]:
+def lisa_callbacks(model: Any, job: TrainJob) -> list[TrainerCallback]:
     """Return the callback of LISA, when the job asks for it.
 
     Raises:
@@ -84,7 +84,7 @@ def lisa_callbacks(model: nn.Module, job: TrainJob) -> list[TrainerCallback]:
     tuner = job.tuner
     if not tuner.lisa_activated_layers:
         return []
-    _, blocks = decoder_blocks(model)
+    _, blocks = decoder_blocks(model.get_decoder())
     return [
         BlockTurns(
             list(blocks), tuner.lisa_activated_layers, tuner.lisa_step_interval, job.train.seed

@@ -164,6 +164,8 @@ def recipe_of(tuner: dict, train: dict) -> dict:
         ({}, {"optim": "sgd", "optim_args": {"beta": 1}}, "momentum"),
         ({}, {"optim": "sgd", "adam_beta2": 0.9}, "adam_beta2 does nothing"),
         ({}, {"optim": "schedule_free_adamw"}, "constant"),
+        ({}, {"optim": "adafactor", "fsdp": "fsdp2"}, "whole weights"),
+        (GALORE, {"fsdp": "fsdp2"}, "tuner.use_galore works on whole weights"),
         (
             {},
             {

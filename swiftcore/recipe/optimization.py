@@ -145,7 +145,7 @@ class TrainOptimization(BaseModel):
 
 def optimization_conflict(train: "TrainSection", tuner: "TunerSection") -> str | None:
     """Return why these two sections can't train together, None when they can."""
-    checks = (_idle_adam, _plug_in, _lorap, _galore, _lisa, _schedule)
+    checks = (_idle_adam, _plug_in, _lorap, _galore, _lisa, _schedule, _spread)
     return next((found for check in checks if (found := check(train, tuner))), None)
 
 
@@ -256,6 +256,22 @@ def _schedule(train: "TrainSection", tuner: "TunerSection") -> str | None:
             f"{' or '.join(_FLAT_SCHEDULES)}"
         )
     return None
+
+
+def _spread(train: "TrainSection", tuner: "TunerSection") -> str | None:
+    if train.fsdp is None:
+        return None
+    whole = {
+        f"train.optim {train.kind().name}": train.kind().whole_weights,
+        "train.optimizer muon": train.optimizer == "muon",
+        "tuner.use_galore": tuner.use_galore,
+        "tuner.lisa_activated_layers": tuner.lisa_activated_layers > 0,
+    }
+    found = next((name for name, is_set in whole.items() if is_set), None)
+    return found and (
+        f"{found} works on whole weights, and with train.fsdp each process has a part of them; "
+        "leave train.fsdp out, or take adamw_torch"
+    )
 
 
 def optimization_checks(train: "TrainSection", tuner: "TunerSection") -> None:

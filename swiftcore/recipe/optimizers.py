@@ -24,6 +24,7 @@ class OptimizerKind:
         bitsandbytes: whether it is made by that package.
         paged: whether its state moves between GPU and host memory.
         schedule_free: whether it averages weights instead of lowering the rate.
+        whole_weights: whether it can't step parts of a weight, as processes have them.
     """
 
     name: str
@@ -33,11 +34,14 @@ class OptimizerKind:
     bitsandbytes: bool = False
     paged: bool = False
     schedule_free: bool = False
+    whole_weights: bool = False
 
 
 def _bitsandbytes(reads: tuple[str, ...], *names: str) -> tuple[OptimizerKind, ...]:
     return tuple(
-        OptimizerKind(name, reads, bitsandbytes=True, paged=name.startswith("paged_"))
+        OptimizerKind(
+            name, reads, bitsandbytes=True, paged=name.startswith("paged_"), whole_weights=True
+        )
         for name in names
     )
 
@@ -46,7 +50,7 @@ _ALL = (
     OptimizerKind("adamw_torch", _ADAM),
     OptimizerKind("adamw_torch_fused", _ADAM),
     OptimizerKind("sgd", args=("momentum", "dampening", "nesterov"), largest_rate=10.0),
-    OptimizerKind("adafactor"),
+    OptimizerKind("adafactor", whole_weights=True),
     OptimizerKind("adagrad", args=("lr_decay", "eps")),
     OptimizerKind("rmsprop", args=("momentum", "alpha", "eps", "centered")),
     *_bitsandbytes(_ADAM, "adamw_8bit", "adamw_bnb_8bit", "paged_adamw_32bit", "paged_adamw_8bit"),

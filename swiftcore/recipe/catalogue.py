@@ -26,6 +26,7 @@ ENVIRONMENT_GROUP = "Environment"
 # Names that ms-swift 4.x gave to arguments of 3.10.
 ALIASES = {
     "tuner_type": "train_type",
+    "num_workers": "dataloader_num_workers",
     "eval_metric": "metric",
     "num_sampling_batch_size": "num_sampling_per_gpu_batch_size",
     "num_sampling_batches": "num_sampling_per_gpu_batches",
@@ -68,6 +69,7 @@ _REASONS = {
     "exist_ok": "artifacts are never overwritten",
     "create_checkpoint_symlink": "the record names the best step, and load_best_model_at_end "
     "makes it the output",
+    "use_logits_to_keep": "train.label_logits does it, and is on unless switched off",
     "average_tokens_across_devices": "a step's loss is always divided by the tokens of all "
     "processes",
     "eval_use_evalscope": "EvalScope needs a served model; the evaluate stage comes after training",

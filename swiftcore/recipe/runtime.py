@@ -65,7 +65,18 @@ class Runtime(BaseModel):
     ddp_find_unused_parameters: bool | None = Field(
         default=None, description="let DDP look for parameters that a step does not use"
     )
-    num_workers: int = Field(default=0, ge=0, description="processes that load training batches")
+    dataloader_num_workers: int = Field(
+        default=0, ge=0, description="processes that load training batches"
+    )
+    dataloader_pin_memory: bool | None = Field(
+        default=None, description="load batches into pinned memory; default: with a GPU"
+    )
+    dataloader_persistent_workers: bool = Field(
+        default=False, description="keep the loading processes from epoch to epoch"
+    )
+    dataloader_prefetch_factor: int | None = Field(
+        default=None, ge=1, description="batches each loading process prepares ahead; default: 2"
+    )
     dataset_num_proc: int | None = Field(
         default=None, ge=1, description="processes that prepare rows; default: cores"
     )
@@ -101,6 +112,13 @@ class Runtime(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="log level"
     )
+
+    @model_validator(mode="after")
+    def _loaders_have_work(self) -> "Runtime":
+        for name in ("dataloader_persistent_workers", "dataloader_prefetch_factor"):
+            if getattr(self, name) and not self.dataloader_num_workers:
+                raise ValueError(f"{name} does nothing without dataloader_num_workers")
+        return self
 
     @model_validator(mode="after")
     def _logging_dir_is_used(self) -> "Runtime":

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from swiftcore.recipe.checkpointing import TrainCheckpointing
+from swiftcore.recipe.losses import TrainLosses
 from swiftcore.recipe.optimization import (
     TrainOptimization,
     TunerOptimization,
@@ -507,7 +508,7 @@ class TunerSection(TunerOptimization, Section):
         return self
 
 
-class TrainSection(TrainOptimization, TrainCheckpointing, Section):
+class TrainSection(TrainOptimization, TrainCheckpointing, TrainLosses, Section):
     """How weights are trained."""
 
     method: Literal["pt", "sft"] = Field(
@@ -792,6 +793,8 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _rows_fit_packed_sequences(self) -> "Recipe":
+        if self.train.enable_channel_loss and len(self.data.cached_dataset) > 1:
+            raise ValueError("train.enable_channel_loss can't tell rows of joined datasets apart")
         length, limit = self.train.packing_length, self.template.max_length
         if not self.train.packing:
             return self

@@ -183,6 +183,10 @@ def _check_sections(recipe: "Recipe", task: Task) -> None:
     idle = {
         "train.method: pt": train.method == "pt",
         "train.packing": train.packing,
+        "train.enable_dft_loss": train.enable_dft_loss,
+        "train.enable_channel_loss": train.enable_channel_loss,
+        "train.acc_strategy": train.acc_strategy is not None,
+        "train.router_aux_loss_coef": train.router_aux_loss_coef > 0,
         "train.padding_free": train.padding_free,
         "train.label_logits: false": not train.label_logits,
         "train.loss_normalization: weights": train.loss_normalization == "weights",

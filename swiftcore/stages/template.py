@@ -21,7 +21,9 @@ def _config(recipe: Recipe) -> dict[str, Any]:
     task = recipe.model.task
     # How vectors are pooled changes no token.
     scored = {} if task.is_text else {"task": section_config(task, exclude={"pooling"})}
-    return {"template": config, "method": recipe.train.method} | registered | scored
+    channels = {"channels": True} if recipe.train.enable_channel_loss else {}
+    config = {"template": config, "method": recipe.train.method}
+    return config | registered | scored | channels
 
 
 def _registered(section: TemplateSection) -> dict[str, Any]:
@@ -67,6 +69,10 @@ def _run(run: StageRun) -> Produced:
         pool=Pool(run.runtime.data_processes(), run.runtime.ray_address),
         progress=run.progress,
     )
+    if run.recipe.train.enable_channel_loss:
+        from swiftcore.template.channels import write_channels
+
+        write_channels(run.inputs["dataset"], run.area.out)
     return Produced(metrics=report.metrics(), facts={"template": report.settings})
 
 

@@ -93,6 +93,17 @@ def _examined(causal: Any) -> Head:
 
 def hidden_states(causal: Any, **inputs: Any) -> Tensor:
     """Return what the body makes of its inputs, [B, T, D]; logits are made of no token."""
+    return body_states(causal, **inputs)[0]
+
+
+def whole_states(causal: Any, **inputs: Any) -> tuple[Tensor, Tensor | None]:
+    """Return logits of all tokens, [B, T, V], and the balance loss where it is asked for."""
+    output = type(causal).forward(causal, **inputs, use_cache=False)
+    return output.logits, getattr(output, "aux_loss", None)
+
+
+def body_states(causal: Any, **inputs: Any) -> tuple[Tensor, Tensor | None]:
+    """Return hidden states, [B, T, D], and the balance loss where router logits are asked for."""
     kept: list[Tensor] = []
     body = causal.base_model
     original = body.forward
@@ -104,8 +115,9 @@ def hidden_states(causal: Any, **inputs: Any) -> Tensor:
         return output
 
     with _body_does(causal, forward):
-        type(causal).forward(causal, **inputs, use_cache=False, **_without_balance(causal))
-    return kept[0]
+        inputs = {**_without_balance(causal), **inputs}
+        whole = type(causal).forward(causal, **inputs, use_cache=False)
+    return kept[0], getattr(whole, "aux_loss", None)
 
 
 def replay(causal: Any, hidden_ND: Tensor) -> Tensor:

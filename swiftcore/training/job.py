@@ -38,6 +38,9 @@ class TrainJob(BaseModel):
     device: str = "cpu"
     num_threads: int = Field(default=1, ge=1)
     num_workers: int = Field(default=0, ge=0)
+    pin_memory: bool | None = None
+    persistent_workers: bool = False
+    prefetch_factor: int | None = Field(default=None, ge=1)
     peak_flops: float | None = Field(
         default=None, gt=0, description="operations a second of the device; default: measured"
     )
@@ -73,6 +76,10 @@ class TrainJob(BaseModel):
         largest = self.micro_batch_size or self.train.per_device_train_batch_size
         micro = next(rows for rows in range(min(largest, share), 0, -1) if share % rows == 0)
         return micro, share // micro
+
+    def pins_memory(self) -> bool:
+        """Tell whether batches are loaded into pinned memory."""
+        return self.device == "cuda" if self.pin_memory is None else self.pin_memory
 
     def learning_rate(self) -> float:
         """Return the peak learning rate, with the default of the tuner type."""

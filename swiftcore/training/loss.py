@@ -5,38 +5,100 @@ work. So hidden states are computed for all tokens, but logits for the label tok
 at a time, and their gradient is made in the same pass. How logits come from hidden states, `heads`
 finds out for the model at hand.
 
-An expert model's balance loss is not part of it, as with ms-swift's default router_aux_loss_coef.
+The balance loss of an expert model is made by the model's own code and returned apart: it is a mean
+over a forward's tokens and has no share in a divisor of label tokens.
 
 Shapes: B rows, T tokens, D width, V vocabulary, N label tokens.
 """
 
 import types
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from swiftcore.training.heads import Head, examine_head, hidden_states, replay
+from swiftcore.errors import UsageError
+from swiftcore.training.heads import Head, body_states, examine_head, replay, whole_states
 from swiftcore.training.row_layout import RowLayout, laid_out
 from swiftcore.training.rows import IGNORED
 
 # Label tokens a chunk: logits of 256 x 151,936 in float32 are 148 MiB.
 _CHUNK_TOKENS = 256
 
+# (logits [N, V] in float32, targets [N]) -> loss of each token [N]
+TokenLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy(logits_NV: Tensor, target_N: Tensor) -> Tensor:
+    """Return -log p of each target, [N]."""
+    return functional.cross_entropy(logits_NV, target_N, reduction="none")
+
+
+def dft_loss(logits_NV: Tensor, target_N: Tensor) -> Tensor:
+    """Return -p log p of each target with p held fixed, [N].
+
+    Source: Wu et al., "On the Generalization of SFT: A Reinforcement Learning Perspective with
+    Reward Rectification" (Dynamic Fine-Tuning), arXiv:2508.05629, equation 9.
+    """
+    loss_N = cross_entropy(logits_NV, target_N)
+    return loss_N * torch.exp(-loss_N.detach())
+
+
+@dataclass(frozen=True)
+class LabelLossOptions:
+    """How the label loss is made, beside what the model decides.
+
+    Args:
+        token_loss: the loss of a token.
+        balance: weight of an expert model's balance loss.
+        figures: also return each label token's loss and whether it has the highest logit.
+    """
+
+    token_loss: TokenLoss = cross_entropy
+    balance: float = 0.0
+    figures: bool = False
+
+
+class LabelLosses(NamedTuple):
+    """The loss of a batch.
+
+    Args:
+        total: sum(weight * loss) over label tokens, a float32 scalar.
+        balance: the weighted balance loss of the forward, a scalar; None without one.
+        losses_N: weight * loss of each label token, row by row; None unless asked for.
+        hits_N: whether a label token has the highest logit; None unless asked for.
+    """
+
+    total: Tensor
+    balance: Tensor | None = None
+    losses_N: Tensor | None = None
+    hits_N: Tensor | None = None
+
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """sum(weight * cross-entropy) over label tokens; the gradient is made in the forward pass."""
+    """sum(weight * cross-entropy) over label tokens; the gradient is made in the forward pass.
+
+    With `dft` the weight of a token is its own probability besides, which is held fixed.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, head_VD: Tensor, target_N: Tensor, weight_N: Tensor
-    ) -> Tensor:
+        ctx: Any,
+        hidden_ND: Tensor,
+        head_VD: Tensor,
+        target_N: Tensor,
+        weight_N: Tensor,
+        dft: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         need_hidden, need_head = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(hidden_ND) if need_hidden else None
         grad_head = torch.zeros_like(head_VD, dtype=torch.float32) if need_head else None
         total = hidden_ND.new_zeros((), dtype=torch.float32)
+        losses_N, hits_N = torch.empty_like(weight_N), torch.empty_like(target_N, dtype=torch.bool)
         head = head_VD.to(hidden_ND.dtype)
         for start in range(0, len(target_N), _CHUNK_TOKENS):
             chunk = slice(start, start + _CHUNK_TOKENS)
@@ -47,7 +109,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             grad_NV = torch.softmax(logits_NV, dim=-1)
             # The highest probability can't vanish, so its logarithm gives the normaliser exactly.
             logp_N = (chosen - highest + grad_NV.gather(1, place).log())[:, 0]
+            if dft:
+                weight = weight * logp_N.exp()
             total -= (logp_N * weight).sum()
+            losses_N[chunk], hits_N[chunk] = -logp_N * weight, place[:, 0] == target
             if not (need_hidden or need_head):
                 continue
             grad_NV[torch.arange(len(target), device=target.device), target] -= 1
@@ -60,7 +125,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 grad_head += grad_NV.t() @ (hidden * scale)
         ctx.save_for_backward(grad_hidden, grad_head)
         ctx.head_dtype = head_VD.dtype
-        return total
+        ctx.mark_non_differentiable(losses_N, hits_N)
+        return total, losses_N, hits_N
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -69,6 +135,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return (
             None if grad_hidden is None else grad_hidden * scale.to(grad_hidden.dtype),
             None if grad_head is None else (grad_head * scale).to(ctx.head_dtype),
+            None,
             None,
             None,
         )
@@ -81,29 +148,36 @@ class _ReplayedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any,
         causal: Any,
+        options: LabelLossOptions,
         target_N: Tensor,
         weight_N: Tensor,
         hidden_ND: Tensor,
         *trained: Tensor,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         needed = any(ctx.needs_input_grad)
         grad_hidden = torch.empty_like(hidden_ND) if needed else None
         grads = [torch.zeros_like(parameter, dtype=torch.float32) for parameter in trained]
         total = hidden_ND.new_zeros((), dtype=torch.float32)
+        losses_N, hits_N = torch.empty_like(weight_N), torch.empty_like(target_N, dtype=torch.bool)
         for start in range(0, len(target_N), _CHUNK_TOKENS):
             chunk = slice(start, start + _CHUNK_TOKENS)
             with torch.set_grad_enabled(needed):
                 hidden = hidden_ND[chunk].detach().requires_grad_(needed)
                 logits_NV = replay(causal, hidden).float()
-                loss = _weighted(logits_NV, target_N[chunk], weight_N[chunk])
+                each_N = options.token_loss(logits_NV, target_N[chunk]) * weight_N[chunk]
+                loss = each_N.sum()
                 total += loss.detach()
+                losses_N[chunk] = each_N.detach()
+                if options.figures:
+                    hits_N[chunk] = _hits(logits_NV, target_N[chunk])
             if grad_hidden is not None:
                 grad_hidden[chunk], *parts = torch.autograd.grad(loss, [hidden, *trained])
                 for grad, part in zip(grads, parts, strict=True):
                     grad += part
         ctx.save_for_backward(grad_hidden, *grads)
         ctx.dtypes = [parameter.dtype for parameter in trained]
-        return total
+        ctx.mark_non_differentiable(losses_N, hits_N)
+        return total, losses_N, hits_N
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -111,7 +185,8 @@ class _ReplayedCrossEntropy(torch.autograd.Function):
         grad_hidden, *grads = ctx.saved_tensors
         hidden = None if grad_hidden is None else grad_hidden * scale.to(grad_hidden.dtype)
         pairs = zip(grads, ctx.dtypes, strict=True)
-        return (None, None, None, hidden, *((grad * scale).to(dtype) for grad, dtype in pairs))
+        trained = [(grad * scale).to(dtype) for grad, dtype in pairs]
+        return (None, None, None, None, hidden, *trained)
 
 
 def label_loss(
@@ -125,6 +200,30 @@ def label_loss(
     """Return sum(weight * cross-entropy) over the label tokens of a batch, a float32 scalar.
 
     Args:
+        model: as for `label_losses`, and so are the others.
+        input_ids: [B, T].
+        labels: [B, T].
+        loss_weights: [B, T].
+        row_lengths: tokens of each row side by side.
+        head: how the model's logits are made.
+    """
+    return label_losses(model, input_ids, labels, loss_weights, row_lengths, head=head).total
+
+
+def label_losses(
+    model: Any,
+    input_ids: Tensor,
+    labels: Tensor,
+    loss_weights: Tensor | None = None,
+    row_lengths: Tensor | None = None,
+    lengths: Tensor | None = None,
+    *,
+    head: Head | None = None,
+    options: LabelLossOptions | None = None,
+) -> LabelLosses:
+    """Return the loss over the label tokens of a batch, and what else is asked for.
+
+    Args:
         model: the causal language model itself, adapters inside it or not.
         input_ids: [B, T], padded on the right. No attention mask is needed: under causal attention
             no real token sees the padding behind it.
@@ -132,10 +231,17 @@ def label_loss(
         loss_weights: [B, T], weight of the loss of each token; None is 1 everywhere.
         row_lengths: tokens of each row, where all lie side by side in one sequence (B is 1); the
             first token of a row has no label then. The model was prepared by `attend_by_row`.
+        lengths: [B], tokens of each padded row, which a balance loss leaves the padding out by.
         head: what `examine_head` said of the model; None asks it.
+        options: default: cross-entropy alone.
     """
-    head = head or examine_head(model)
+    head, options = head or examine_head(model), options or LabelLossOptions()
     places, layout = _places(row_lengths, input_ids.device)
+    inputs = {"input_ids": input_ids, **places}
+    if options.balance:
+        inputs["output_router_logits"] = True
+        if row_lengths is None and lengths is not None:
+            inputs["attention_mask"] = _mask(input_ids, lengths)
     target_BT = labels[:, 1:]
     chosen_BT = target_BT != IGNORED
     target_N = target_BT[chosen_BT]
@@ -144,49 +250,89 @@ def label_loss(
         if loss_weights is None
         else loss_weights[:, 1:][chosen_BT].float()
     )
-    if head.kind == "whole":
-        with layout:
-            inputs = {"input_ids": input_ids, "use_cache": False, **places}
-            logits_BTV = type(model).forward(model, **inputs).logits
-        return _weighted(logits_BTV[:, :-1][chosen_BT].float(), target_N, weight_N)
     with layout:
-        hidden_BTD = hidden_states(model, input_ids=input_ids, **places)
-    hidden_ND = hidden_BTD[:, :-1][chosen_BT]
-    if head.kind == "replayed":
+        states = whole_states if head.kind == "whole" else body_states
+        found_BT, balance = states(model, **inputs)
+    found_N = found_BT[:, :-1][chosen_BT]
+    total, losses_N, hits_N = _summed(model, head, options, found_N, target_N, weight_N)
+    weighted = options.balance * balance if options.balance and balance is not None else None
+    if not options.figures:
+        return LabelLosses(total, weighted)
+    return LabelLosses(total, weighted, losses_N, hits_N)
+
+
+def _summed(
+    model: Any,
+    head: Head,
+    options: LabelLossOptions,
+    found_N: Tensor,
+    target_N: Tensor,
+    weight_N: Tensor,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return sum, losses and hits of label tokens; `found_N` are logits or hidden states."""
+    if head.kind == "whole":
+        logits_NV = found_N.float()
+        losses_N = options.token_loss(logits_NV, target_N) * weight_N
+        hits_N = _hits(logits_NV, target_N) if options.figures else None
+        return losses_N.sum(), losses_N.detach(), hits_N
+    by_hand = options.token_loss in (cross_entropy, dft_loss)
+    if head.kind == "replayed" or not by_hand:
         trained = [model.get_parameter(name) for name in head.trained]
         if not torch.is_grad_enabled():
             trained = []
-        return _ReplayedCrossEntropy.apply(model, target_N, weight_N, hidden_ND, *trained)
-    if torch.is_autocast_enabled(hidden_ND.device.type):
-        hidden_ND = hidden_ND.to(torch.get_autocast_dtype(hidden_ND.device.type))
+        return _ReplayedCrossEntropy.apply(model, options, target_N, weight_N, found_N, *trained)
+    if torch.is_autocast_enabled(found_N.device.type):
+        found_N = found_N.to(torch.get_autocast_dtype(found_N.device.type))
     matrix = model.get_output_embeddings().weight
     matrix_VD = matrix if torch.is_grad_enabled() else matrix.detach()
-    return _ChunkedCrossEntropy.apply(hidden_ND, matrix_VD, target_N, weight_N)
+    dft = options.token_loss is dft_loss
+    return _ChunkedCrossEntropy.apply(found_N, matrix_VD, target_N, weight_N, dft)
 
 
-def _weighted(logits_NV: Tensor, target_N: Tensor, weight_N: Tensor) -> Tensor:
-    return (functional.cross_entropy(logits_NV, target_N, reduction="none") * weight_N).sum()
+def _hits(logits_NV: Tensor, target_N: Tensor) -> Tensor:
+    return logits_NV.argmax(dim=-1) == target_N
+
+
+def _mask(input_ids: Tensor, lengths: Tensor) -> Tensor:
+    """Return 1 for a row's tokens and 0 for its padding, [B, T]."""
+    places = torch.arange(input_ids.shape[1], device=input_ids.device)
+    return (places[None] < lengths[:, None].to(input_ids.device)).long()
 
 
 def _places(
     row_lengths: Tensor | None, device: torch.device
-) -> tuple[dict[str, Tensor], AbstractContextManager[None]]:
+) -> tuple[dict[str, Any], AbstractContextManager[None]]:
     if row_lengths is None:
         return {}, nullcontext()
     layout = RowLayout(tuple(row_lengths.tolist()))
     return {"position_ids": layout.position_ids(device)}, laid_out(layout)
 
 
-def install_label_loss(model: Any, chunks: bool = True) -> Head:
+def install_label_loss(
+    model: Any, chunks: bool = True, options: LabelLossOptions | None = None
+) -> Head:
     """Make a model's forward return {"loss": summed label loss}, under whatever wraps the model.
 
     peft, autocast and data-parallel wrappers act on `forward`, so the loss has to be made inside.
+    With it come "balance_loss", "token_losses" and "token_hits" where the options ask for them.
 
     Args:
         model: a causal language model, wrapped by peft or not.
         chunks: make logits of label tokens alone, where the model allows it.
+        options: default: cross-entropy alone.
+
+    Raises:
+        UsageError: a balance loss is asked for and the model has no experts.
     """
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    options = options or LabelLossOptions()
+    if options.balance and not hasattr(causal.config, "output_router_logits"):
+        raise UsageError(
+            "the model has no experts to balance",
+            where="train.router_aux_loss_coef",
+            found=f"{options.balance} with a {type(causal).__name__}",
+            do="leave train.router_aux_loss_coef at 0",
+        )
     head = examine_head(causal) if chunks else Head("whole", found="train.label_logits is off")
 
     def forward(
@@ -195,9 +341,18 @@ def install_label_loss(model: Any, chunks: bool = True) -> Head:
         labels: Tensor,
         loss_weights: Tensor | None = None,
         row_lengths: Tensor | None = None,
+        lengths: Tensor | None = None,
         **_from_wrappers: Any,
     ) -> dict[str, Tensor]:
-        return {"loss": label_loss(self, input_ids, labels, loss_weights, row_lengths, head)}
+        batch = (input_ids, labels, loss_weights, row_lengths, lengths)
+        found = label_losses(self, *batch, head=head, options=options)
+        outputs = {
+            "loss": found.total,
+            "balance_loss": found.balance,
+            "token_losses": found.losses_N,
+            "token_hits": found.hits_N,
+        }
+        return {name: value for name, value in outputs.items() if value is not None}
 
     causal.forward = types.MethodType(forward, causal)
     return head

@@ -30,6 +30,7 @@ class Tally:
     best_step: int | None = None
     best_metric: float | None = None
     saves_without_gain: int = 0
+    figures: dict[str, list[float]] = field(default_factory=dict)
     step_rows: list[int] = field(default_factory=list)
 
     def add_batch(self, loss: float, rows: list[int], tokens: int, label_tokens: int) -> None:

@@ -27,6 +27,7 @@ from swiftcore.training.optimizers import RestAtEnd, lisa_callbacks, make_optimi
 from swiftcore.training.resuming import CheckpointRecipe
 from swiftcore.training.stopping import StopRequest
 from swiftcore.training.tally import Tally
+from swiftcore.training.token_figures import TokenFigures, means, merge
 from swiftcore.training.weights_taker import WeightsTaker
 from swiftcore.training.workspace import Workspace
 from swiftcore.tuners.adalora import RankBudget
@@ -77,6 +78,7 @@ class SwiftTrainer(WeightsTaker, SharedTrainer):
         self._folder = Workspace(job.work_dir).checkpoints
         self._metrics = MetricsLog(Workspace(job.work_dir).metrics)
         self._recipe = CheckpointRecipe(job)
+        self._figures = TokenFigures.of(job, "train")
         self._last_step = last_step
         self._evaluated_step: int | None = None
         self._clock = time.monotonic()
@@ -188,9 +190,21 @@ class SwiftTrainer(WeightsTaker, SharedTrainer):
         """Return the objective's loss, summed over the batch and divided by the step's divisor."""
         outputs = model(**self._objective.inputs(inputs))
         loss = outputs["loss"] / num_items_in_batch
+        if model.training:
+            self._tell(inputs, outputs)
+            if "balance_loss" in outputs:
+                loss = loss + outputs["balance_loss"] / self.current_gradient_accumulation_steps
         if self._budget and model.training:
             loss = loss + self._budget.penalty() / self.current_gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
+
+    def _tell(self, inputs: dict[str, Any], outputs: Any) -> None:
+        if self._figures is None:
+            return
+        counts = self._objective.num_targets(inputs)
+        own = self._figures.sums(inputs, outputs) if counts else {}
+        for sums in self.world.gather(own):
+            merge(self.tally.figures, sums)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> float:
         found: Any = super()._get_grad_norm(model, grad_norm=grad_norm)
@@ -251,8 +265,10 @@ class SwiftTrainer(WeightsTaker, SharedTrainer):
                 "loss": self.tally.take_window(),
                 "learning_rate": logs["learning_rate"],
                 "grad_norm": float(logs["grad_norm"]),
+                **means(self.tally.figures),
                 **self.meter.take_window(),
             }
+            self.tally.figures = {}
             self._note({**place, **line})
         elif "eval_loss" in logs:
             self.tally.last_eval_loss = logs["eval_loss"]

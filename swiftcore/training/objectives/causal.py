@@ -5,9 +5,15 @@ from typing import Any
 
 from swiftcore.recipe.sections import TrainSection
 from swiftcore.training.batches import Collator, SideBySide
-from swiftcore.training.loss import install_label_loss
-from swiftcore.training.objectives.objective import Batch, Outputs
+from swiftcore.training.loss import (
+    LabelLossOptions,
+    cross_entropy,
+    dft_loss,
+    install_label_loss,
+)
+from swiftcore.training.objectives.objective import Batch, Outputs, Score
 from swiftcore.training.rows import IGNORED, Row
+from swiftcore.training.token_figures import TokenFigures, TokenScore
 
 _INPUTS = ("input_ids", "labels", "loss_weights", "row_lengths")
 
@@ -19,10 +25,19 @@ class CausalObjective:
         train: which divisor, and whether logits are made of label tokens alone.
         pad_id: token that fills short rows.
         side_by_side: rows of a batch form one sequence, instead of one padded line each.
+        figures: what an evaluation tells beside the loss.
     """
 
-    def __init__(self, train: TrainSection, *, pad_id: int, side_by_side: bool) -> None:
+    def __init__(
+        self,
+        train: TrainSection,
+        *,
+        pad_id: int,
+        side_by_side: bool,
+        figures: TokenFigures | None = None,
+    ) -> None:
         self._train = train
+        self._figures = figures
         self._collator = SideBySide() if side_by_side else Collator(pad_id)
 
     def collate(self, rows: Sequence[Row | Sequence[Row]]) -> Batch:
@@ -31,11 +46,18 @@ class CausalObjective:
 
     def install(self, model: Any) -> list[str]:
         """Make a model's forward return the label loss; how its logits are made is the note."""
-        return [install_label_loss(model, self._train.label_logits).describe()]
+        train = self._train
+        options = LabelLossOptions(
+            token_loss=dft_loss if train.enable_dft_loss else cross_entropy,
+            balance=train.router_aux_loss_coef,
+            figures=self._figures is not None,
+        )
+        return [install_label_loss(model, train.label_logits, options).describe()]
 
     def inputs(self, batch: Batch) -> Batch:
         """Return tokens, labels and what the label loss knows besides."""
-        return {name: value for name, value in batch.items() if name in _INPUTS}
+        names = (*_INPUTS, "lengths") if self._train.router_aux_loss_coef else _INPUTS
+        return {name: value for name, value in batch.items() if name in names}
 
     def divisor(self, batch: Batch) -> float:
         """Return a batch's label tokens, or the sum of their weights."""
@@ -46,9 +68,9 @@ class CausalObjective:
         """Return the number of label tokens."""
         return int((batch["labels"][:, 1:] != IGNORED).sum())
 
-    def score(self) -> "LossAlone":
-        """Return a score that adds nothing to the loss."""
-        return LossAlone()
+    def score(self) -> Score:
+        """Return the token figures that are asked for; none adds nothing to the loss."""
+        return TokenScore(self._figures) if self._figures else LossAlone()
 
 
 class LossAlone:

@@ -10,6 +10,7 @@ from swiftcore.training.objectives.embedding import EmbeddingObjective
 from swiftcore.training.objectives.objective import Objective
 from swiftcore.training.objectives.ranking import RankingObjective
 from swiftcore.training.scored import pad_id_of
+from swiftcore.training.token_figures import TokenFigures
 
 
 def objective_for(
@@ -39,7 +40,8 @@ def objective_for(
         names = ("generative_reranker_positive_token", "generative_reranker_negative_token")
         fits, fits_not = (_token(tokenizer, getattr(train, name), name) for name in names)
         return RankingObjective(task, train, pad_id=pad_id, words=(fits, fits_not))
-    return CausalObjective(train, pad_id=pad_id, side_by_side=side_by_side)
+    figures = TokenFigures.of(job, "val")
+    return CausalObjective(train, pad_id=pad_id, side_by_side=side_by_side, figures=figures)
 
 
 def _token(tokenizer: Any, word: str, name: str) -> int:

@@ -45,7 +45,7 @@ _ACTS_OTHERWISE = {
 }
 
 _NOT_BUILT = "not built yet"
-_MULTIMODAL = "multimodal models are not built yet"
+_MULTIMODAL = "rows with pictures, video or sound are not built yet"
 _ONE_DEVICE = "a process trains on one device; NPROC_PER_NODE starts one for each of several"
 _HUB = "publishing is a step after the gate, not of training, and is not built yet"
 _GROUP_REASONS = {
@@ -100,7 +100,7 @@ _REASONS = {
     "use_liger_kernel": "its kernels need a GPU; train.label_logits spares whole logits anywhere",
     "max_pixels": _MULTIMODAL,
     "norm_bbox": _MULTIMODAL,
-    "vit_gradient_checkpointing": _MULTIMODAL,
+    "vit_gradient_checkpointing": "gradient_checkpointing covers every part of a model",
     "galore_optim_per_parameter": "one optimizer steps all parameters, with the same result",
     "LOG_LEVEL": "use --log_level",
     "hqq_axis": "HQQ needs a GPU and has no checkpoint format; quant_method bnb does the same",

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ from swiftcore.errors import Cancelled, DataError, EnvironmentMissing, TrainingF
 from swiftcore.models.files import read_json
 from swiftcore.recipe import Runtime, TrainSection, build_recipe
 from swiftcore.recipe.processes import Processes
-from swiftcore.recipe.sharding import reshard_after_forward
+from swiftcore.recipe.sharding import deepspeed_config, reshard_after_forward
 from swiftcore.training import TrainJob, checkpoints, run_training
 from swiftcore.training.distributed.sharing import Share, Stand
 from swiftcore.training.distributed.team import with_meeting_point
+from swiftcore.training.distributed.whole import require_shardable
 from swiftcore.training.distributed.world import World
 from swiftcore.training.metrics import read_lines
 from swiftcore.training.workspace import Workspace
@@ -38,6 +40,9 @@ pytestmark = pytest.mark.road
 TWO = Processes(per_node=2)
 NO_DROPOUT = {"lora_dropout": 0.0}
 STEPS = {"num_train_epochs": 2, "logging_steps": 1, "save_steps": 2}
+WITH_DEEPSPEED = pytest.mark.skipif(
+    find_spec("deepspeed") is None, reason="the package deepspeed is not installed"
+)
 RECIPE = {"model": {"model": "m"}, "data": {"dataset": ["d.jsonl"]}}
 
 
@@ -65,12 +70,16 @@ def curve(job: TrainJob, name: str = "loss") -> list[float]:
         (NO_DROPOUT, {}, "DDP over gloo"),
         (NO_DROPOUT, {"packing": True, "packing_length": 40}, "DDP over gloo"),
         ({"train_type": "full"}, {"fsdp": "fsdp2"}, "FSDP2 over gloo"),
+        pytest.param(NO_DROPOUT, {"deepspeed": "zero1"}, "DeepSpeed ZeRO-1", marks=WITH_DEEPSPEED),
+        pytest.param(
+            {"train_type": "full"}, {"deepspeed": "zero3"}, "DeepSpeed ZeRO-3", marks=WITH_DEEPSPEED
+        ),
     ],
-    ids=["padded", "packed", "fsdp2"],
+    ids=["padded", "packed", "fsdp2", "zero1", "zero3"],
 )
 def test_two_processes_log_the_curve_of_one(inputs, tmp_path, tuner, settings, strategy):
     plan = {"gradient_accumulation_steps": 2, "tuner": tuner, **settings}
-    single = {"per_device_train_batch_size": 4, **plan, "fsdp": None}
+    single = {"per_device_train_batch_size": 4, **plan, "fsdp": None, "deepspeed": None}
     one = job_of(tmp_path / "1", inputs, **single)
     two = job_of(tmp_path / "2", inputs, TWO, per_device_train_batch_size=2, **plan)
     (alone,) = train_together(one)
@@ -88,7 +97,16 @@ def test_two_processes_log_the_curve_of_one(inputs, tmp_path, tuner, settings, s
         assert torch.allclose(there[name], weight, atol=1e-4), name
 
 
-@pytest.mark.parametrize("strategy", [{}, {"fsdp": "fsdp2"}], ids=["ddp", "fsdp2"])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        {},
+        {"fsdp": "fsdp2"},
+        pytest.param({"deepspeed": "zero2"}, marks=WITH_DEEPSPEED),
+        pytest.param({"deepspeed": "zero3"}, marks=WITH_DEEPSPEED),
+    ],
+    ids=["ddp", "fsdp2", "zero2", "zero3"],
+)
 def test_a_stop_that_one_process_hears_of_ends_both_and_the_rerun_ends_the_same(
     inputs, tmp_path, strategy
 ):
@@ -134,6 +152,39 @@ def test_settings_of_fsdp_that_would_do_something_else_are_refused(tmp_path):
     for settings in ({"fsdp_version": 1}, {"offload_params": True}, str(tmp_path / "none.json")):
         with pytest.raises(ValueError, match="fsdp"):
             TrainSection(fsdp=settings)
+
+
+def test_settings_of_deepspeed_are_followed_or_refused():
+    assert deepspeed_config("zero3_offload")["zero_optimization"] == {
+        "stage": 3,
+        "offload_optimizer": {"device": "cpu", "pin_memory": True},
+        "offload_param": {"device": "cpu", "pin_memory": True},
+    }
+    swifts = {"train_batch_size": "auto", "zero_optimization": {"stage": 2, "overlap_comm": False}}
+    assert deepspeed_config({**swifts, "bf16": {"enabled": "auto"}}) == {
+        "zero_optimization": {"stage": 2, "overlap_comm": False}
+    }
+    for settings in ({"optimizer": {"type": "Adam"}}, {"zero_optimization": {"stage": 4}}, "zero9"):
+        with pytest.raises(ValueError, match="deepspeed"):
+            TrainSection(deepspeed=settings)
+    with pytest.raises(ValueError, match="give one"):
+        TrainSection(deepspeed="zero2", fsdp="fsdp2")
+
+
+def test_deepspeed_that_is_not_installed_is_asked_for(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr("swiftcore.training.distributed.team.find_spec", lambda name: None)
+    with pytest.raises(EnvironmentMissing, match="DeepSpeed") as caught:
+        run_training(job_of(tmp_path, inputs, TWO, deepspeed="zero2"))
+    assert "pip install deepspeed" in caught.value.do
+
+
+@pytest.mark.parametrize(
+    "tuner", [{"train_type": "adalora"}, {"train_type": "full", "lisa_activated_layers": 1}]
+)
+def test_what_needs_whole_weights_is_refused_with_parts_of_them(inputs, tmp_path, tuner):
+    job = job_of(tmp_path, inputs, TWO, tuner=tuner, fsdp="fsdp2")
+    with pytest.raises(UsageError, match="whole weights"):
+        require_shardable(job)
 
 
 def test_a_killed_process_ends_the_other_and_its_checkpoint_stays(inputs, tmp_path):

@@ -96,7 +96,6 @@ _REASONS = {
     "hub_private_repo": _HUB,
     "lazy_tokenize": "rows are encoded once, in the template stage, and reused from then on",
     "use_flash_ckpt": "needs DLRover, which is not built yet",
-    "deepspeed": "DeepSpeed is not built yet; NPROC_PER_NODE trains with DDP",
     "use_liger_kernel": "its kernels need a GPU; train.label_logits spares whole logits anywhere",
     "max_pixels": _MULTIMODAL,
     "norm_bbox": _MULTIMODAL,

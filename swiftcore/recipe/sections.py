@@ -27,7 +27,7 @@ from swiftcore.recipe.optimization import (
     optimization_checks,
 )
 from swiftcore.recipe.refusals import refuse_value
-from swiftcore.recipe.sharding import FsdpName, read_settings, reshard_after_forward
+from swiftcore.recipe.sharding import DeepspeedName, FsdpName, check_sharding, read_settings
 from swiftcore.recipe.tasks import Pooling, ProblemType, Task, TaskType, check_task, task_of
 
 Dtype = Literal["float16", "bfloat16", "float32"]
@@ -531,6 +531,12 @@ class TrainSection(TrainOptimization, TrainCheckpointing, TrainLosses, Section):
         ge=1,
         description="processes per_device_train_batch_size is counted for; default: those that run",
     )
+    deepspeed: Annotated[DeepspeedName | dict[str, Any] | None, BeforeValidator(read_settings)] = (
+        Field(
+            default=None,
+            description="zero0 to zero3, zero2_offload, zero3_offload, or DeepSpeed's JSON file",
+        )
+    )
     fsdp: Annotated[FsdpName | dict[str, Any] | None, BeforeValidator(read_settings)] = Field(
         default=None,
         description="fsdp2, or its settings or their JSON file: weights and optimizer spread out",
@@ -640,8 +646,7 @@ class TrainSection(TrainOptimization, TrainCheckpointing, TrainLosses, Section):
 
     @model_validator(mode="after")
     def _sharding_is_known(self) -> "TrainSection":
-        if self.fsdp is not None:
-            reshard_after_forward(self.fsdp)
+        check_sharding(self.fsdp, self.deepspeed)
         return self
 
     def rows_a_step(self, num_processes: int) -> int:

@@ -7,6 +7,19 @@ from typing import Any, Literal
 FSDP_NAMES = ("fsdp2",)
 FsdpName = Literal["fsdp2"]
 
+DeepspeedName = Literal["zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"]
+
+# Sections of a DeepSpeed file that say what a recipe says, and where it does.
+_DEEPSPEED_ELSEWHERE = {
+    "optimizer": "train.optimizer, train.learning_rate and train.adam_beta1",
+    "scheduler": "train.lr_scheduler_type and train.warmup_ratio",
+    "train_batch_size": "train.per_device_train_batch_size",
+    "train_micro_batch_size_per_gpu": "train.per_device_train_batch_size",
+    "gradient_accumulation_steps": "train.gradient_accumulation_steps",
+    "gradient_clipping": "train.max_grad_norm",
+    "bf16": "model.torch_dtype",
+    "fp16": "model.torch_dtype",
+}
 # What the JSON of accelerate and ms-swift may say, where one value alone is meant here.
 _FSDP_FIXED: dict[str, tuple[Any, ...]] = {
     "fsdp": ("full_shard auto_wrap", "full_shard", ["full_shard", "auto_wrap"], True),
@@ -34,6 +47,22 @@ def read_settings(value: Any) -> Any:
         raise ValueError(f"{value} is no JSON: {err}") from err
 
 
+def check_sharding(
+    fsdp: FsdpName | dict[str, Any] | None, deepspeed: DeepspeedName | dict[str, Any] | None
+) -> None:
+    """Refuse settings that would do nothing, or something else than they say.
+
+    Raises:
+        ValueError: says which.
+    """
+    if fsdp is not None and deepspeed is not None:
+        raise ValueError("train.fsdp and train.deepspeed both spread weights; give one")
+    if fsdp is not None:
+        reshard_after_forward(fsdp)
+    if deepspeed is not None:
+        deepspeed_config(deepspeed)
+
+
 def reshard_after_forward(fsdp: FsdpName | dict[str, Any]) -> bool:
     """Return whether a block gives its weights back between forward and backward pass.
 
@@ -57,3 +86,32 @@ def reshard_after_forward(fsdp: FsdpName | dict[str, Any]) -> bool:
                 + ("; use train.gradient_checkpointing" if name.startswith("activation") else "")
             )
     return reshard
+
+
+def deepspeed_config(deepspeed: DeepspeedName | dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a name, or of a recipe's own, with the sections that are read here.
+
+    Raises:
+        ValueError: a setting that would not be followed.
+    """
+    if isinstance(deepspeed, str):
+        name, _, offload = deepspeed.partition("_")
+        zero: dict[str, Any] = {"stage": int(name.removeprefix("zero"))}
+        if offload:
+            zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+        if offload and zero["stage"] == 3:
+            zero["offload_param"] = {"device": "cpu", "pin_memory": True}
+        return {"zero_optimization": zero}
+    for name, instead in _DEEPSPEED_ELSEWHERE.items():
+        value = deepspeed.get(name, "auto")
+        if name in ("bf16", "fp16") and isinstance(value, dict):
+            value = value.get("enabled") or "auto"
+        if value != "auto":
+            raise ValueError(f"train.deepspeed: {name} is written elsewhere: use {instead}")
+    zero = deepspeed.get("zero_optimization", {"stage": 0})
+    if not isinstance(zero, dict) or zero.get("stage") not in (0, 1, 2, 3):
+        raise ValueError("train.deepspeed: zero_optimization.stage is 0, 1, 2 or 3")
+    kept = {name: value for name, value in deepspeed.items() if name not in _DEEPSPEED_ELSEWHERE}
+    # Sizes that follow from the model in transformers' integration have defaults in DeepSpeed.
+    zero = {name: value for name, value in zero.items() if value != "auto"}
+    return {**kept, "zero_optimization": zero}

@@ -94,6 +94,9 @@ class TrainJob(BaseModel):
             include={"train", "tuner", "task", "torch_dtype", "attn_impl"},
             exclude={"train": set(RESUME_SETTINGS)},
         )
+        if self.train.deepspeed is not None:
+            # The engine's files hold one process's part each, and fit as many processes only.
+            shape["num_processes"] = self.processes.world_size
         return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
 
     def with_smaller_batches(self) -> "TrainJob | None":

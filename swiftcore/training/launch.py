@@ -16,6 +16,7 @@ from swiftcore.training.distributed.team import (
     Team,
     crowding,
     reported_failure,
+    require_packages,
     start_team,
     with_meeting_point,
 )
@@ -50,6 +51,7 @@ def run_training(
 
     Raises:
         UsageError: a setting has no meaning for this model.
+        EnvironmentMissing: a package, a GPU or a port that the job needs is not there.
         ModelMissing: there is no model in `job.model_dir`.
         DataError: no token carries loss.
         TrainingFailed: the loss was not finite, or the process crashed.
@@ -57,6 +59,7 @@ def run_training(
         Cancelled: somebody asked for the end.
     """
     require_model_folder(job.model_dir)
+    require_packages(job)
     watch = _Watch(Workspace(job.work_dir), progress or Silent(), on_metrics)
     notes = crowding(job)
     try:

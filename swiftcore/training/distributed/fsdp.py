@@ -14,9 +14,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from swiftcore.errors import TrainingFailed, UsageError
+from swiftcore.errors import TrainingFailed
 from swiftcore.recipe.sharding import reshard_after_forward
 from swiftcore.training.distributed.strategies import Alone
+from swiftcore.training.distributed.whole import require_shardable, require_whole
 from swiftcore.training.distributed.world import World
 from swiftcore.training.job import TrainJob
 
@@ -116,41 +117,6 @@ class FullyShard(Alone):
     def _kept(self, value: Tensor) -> Tensor:
         """Return a gathered tensor in main memory, and nothing of it where nothing is written."""
         return value.cpu() if self._world.leads else value.new_empty(0, device="cpu")
-
-
-def require_whole(model: nn.Module, shapes: dict[str, torch.Size]) -> None:
-    """Make sure that a model has the weights it had before they were spread.
-
-    Raises:
-        TrainingFailed: some are missing or have another shape.
-    """
-    now = {name: weight.shape for name, weight in model.named_parameters()}
-    wrong = sorted(name for name in {*now, *shapes} if now.get(name) != shapes.get(name))
-    if wrong:
-        raise TrainingFailed(
-            "the trained weights could not be put together again",
-            where=wrong[0],
-            found=f"{len(wrong)} of {len(shapes)} weights differ; here {now.get(wrong[0])}",
-            expected=str(shapes.get(wrong[0])),
-            do="the checkpoints are kept; report it",
-        )
-
-
-def require_shardable(job: TrainJob) -> None:
-    """Refuse tuners that work on whole weights.
-
-    Raises:
-        UsageError: this is one.
-    """
-    if job.tuner.train_type != "adalora":
-        return
-    raise UsageError(
-        "AdaLoRA weighs whole matrices to cut their ranks, and there are only parts of them",
-        where="train.fsdp, train.deepspeed",
-        found="tuner.train_type adalora",
-        expected="a tuner such as lora, or full",
-        do="train AdaLoRA with DDP: leave train.fsdp and train.deepspeed out",
-    )
 
 
 def _blocks(model: nn.Module) -> list[nn.Module]:

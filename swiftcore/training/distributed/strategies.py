@@ -40,6 +40,10 @@ class Strategy(Protocol):
         """Return the optimizer's whole state for a checkpoint; None where it holds it itself."""
         ...
 
+    def save_part(self, folder: Path) -> None:
+        """Write what each process writes for itself into a checkpoint."""
+        ...
+
     def load_optimizer_state(self, trainer: Any, file: Path) -> bool:
         """Take the optimizer's state from a checkpoint's file; False leaves it to transformers."""
         ...
@@ -79,6 +83,9 @@ class Alone:
         """Leave it to the optimizer."""
         return None
 
+    def save_part(self, folder: Path) -> None:
+        """Write nothing."""
+
     def load_optimizer_state(self, trainer: Any, file: Path) -> bool:
         """Leave it to transformers."""
         return False
@@ -100,6 +107,10 @@ class DataParallel(Alone):
 
     def __init__(self, job: TrainJob) -> None:
         self._processes = job.processes
+        # LISA trains other blocks from time to time, all of which DDP has to expect.
+        self._find_unused = self._processes.find_unused_parameters
+        if self._find_unused is None:
+            self._find_unused = job.tuner.lisa_activated_layers > 0
         self._backend = self._processes.chosen_backend(job.device)
 
     def wrap(self, model: Any, trainer: Any) -> Any:
@@ -110,7 +121,7 @@ class DataParallel(Alone):
             trainer.accelerator.prepare_model(model),
             # Buffers of a language model are constants, and a broadcast a forward is not free.
             forward_sync_buffers=False,
-            find_unused_parameters=bool(self._processes.find_unused_parameters),
+            find_unused_parameters=self._find_unused,
         )
 
     def backward_pass(self, wrapped: Any, *, last: bool) -> AbstractContextManager[Any]:
@@ -129,4 +140,8 @@ def strategy_for(job: TrainJob, world: World) -> Strategy:
         from swiftcore.training.distributed.fsdp import FullyShard
 
         return FullyShard(job, world)
+    if job.train.deepspeed is not None:
+        from swiftcore.training.distributed.zero import ZeroRedundancy
+
+        return ZeroRedundancy(job, world)
     return Alone() if world.size == 1 else DataParallel(job)

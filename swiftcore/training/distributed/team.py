@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,22 @@ def reported_failure(files: Workspace, num_processes: int) -> tuple[SwiftError |
         return None, False
     first = min(found, key=lambda report: (report["echo"], report["time"]))
     return from_dict(first), first["echo"]
+
+
+def require_packages(job: TrainJob) -> None:
+    """Make sure that what a job needs beside the usual is installed.
+
+    Raises:
+        EnvironmentMissing: it asks for DeepSpeed, which is not.
+    """
+    if job.train.deepspeed is not None and find_spec("deepspeed") is None:
+        raise EnvironmentMissing(
+            "DeepSpeed is not installed",
+            where="train.deepspeed",
+            found="no package deepspeed",
+            expected="deepspeed 0.19 or newer",
+            do="pip install deepspeed, or use train.fsdp: fsdp2, which needs no package",
+        )
 
 
 def crowding(job: TrainJob) -> list[str]:

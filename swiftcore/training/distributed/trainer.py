@@ -67,11 +67,12 @@ class SharedTrainer(Trainer):
         """Write a checkpoint and return when every process has written its part."""
         self._weights = self.strategy.whole_weights(self.model)
         self._optimizer_state = self.strategy.optimizer_state(self)
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         if self.world.leads:
             super()._save_checkpoint(model, trial)
         else:
-            folder = f"checkpoint-{self.state.global_step}"
-            self._save_rng_state(str(Path(self._get_output_dir(trial)) / folder))
+            self._save_rng_state(str(folder))
+        self.strategy.save_part(folder)
         self._weights = self._optimizer_state = None
         self.world.gather(None)
 

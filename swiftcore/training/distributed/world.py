@@ -64,7 +64,8 @@ class World:
             EnvironmentMissing: they could not meet.
         """
         processes = job.processes
-        if processes.world_size == 1 and job.train.fsdp is None:
+        spread = job.train.fsdp is not None or job.train.deepspeed is not None
+        if processes.world_size == 1 and not spread:
             return cls()
         import torch
         from torch import distributed

@@ -11,10 +11,10 @@ from training_setup import counting_rows, folder_bytes, tiny_base
 from swiftcore.errors import GateRefused, ModelMissing, UsageError
 from swiftcore.export import merge_adapter, quantize_model
 from swiftcore.models import load_adapted_model, load_model, load_tokenizer, model_facts
+from swiftcore.models.base_record import base_record
 from swiftcore.models.files import write_json
 from swiftcore.recipe import MergeSection, QuantizeSection, TunerSection
 from swiftcore.template import get_template, write_template_settings
-from swiftcore.training.outputs import base_record
 from swiftcore.tuners import prepare_model
 
 pytestmark = pytest.mark.road

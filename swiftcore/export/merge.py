@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swiftcore.artifacts.digests import sha256_file
 from swiftcore.errors import GateRefused, UsageError
 from swiftcore.export.chat_template import complete_chat_files
 from swiftcore.export.folder import complete_folder, stored_dtype_name, weight_bytes
+from swiftcore.models.base_record import refuse_other_base
 from swiftcore.models.files import read_json, require_adapter_folder, require_model_folder
 from swiftcore.models.loading import is_quantized, load_model
 from swiftcore.models.quiet import without_progress_bars
@@ -19,9 +19,6 @@ from swiftcore.tuners import load_adapter, merge_tuner
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-# The train stage writes it beside each adapter: the digests of the base it was trained on.
-_BASE_RECORD = "base_model.json"
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ def merge_adapter(
     require_model_folder(base_dir)
     require_adapter_folder(adapter_dir)
     _refuse_quantized(base_dir)
-    _refuse_other_base(base_dir, adapter_dir)
+    refuse_other_base(base_dir, adapter_dir)
     if not sample_ids:
         raise UsageError(
             "a merge can't be verified without a sample",
@@ -159,24 +156,3 @@ def _refuse_quantized(base_dir: Path) -> None:
             expected="the unquantized revision of the same model",
             do="merge into that one, then quantize the result",
         )
-
-
-def _refuse_other_base(base_dir: Path, adapter_dir: Path) -> None:
-    """Compare the base's weights with those the adapter recorded, if it recorded any."""
-    record = adapter_dir / _BASE_RECORD
-    if not record.is_file():
-        return
-    base = read_json(record)
-    found = {file.name: sha256_file(file) for file in sorted(base_dir.glob("*.safetensors"))}
-    if found != base["weights"]:
-        raise UsageError(
-            "this is not the base model that the adapter was trained on",
-            where=adapter_dir,
-            found=f"{base_dir.name}: {_short(found)}",
-            expected=f"{base['name']}: {_short(base['weights'])}",
-            do="name that base model, or train the adapter again on this one",
-        )
-
-
-def _short(digests: dict[str, str]) -> str:
-    return ", ".join(f"{name} {digest[:12]}" for name, digest in sorted(digests.items())[:3])

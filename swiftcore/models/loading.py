@@ -121,20 +121,34 @@ def load_adapted_model(
         UsageError: the adapter does not fit this base.
         ArtifactDamaged: files can't be read.
     """
+    task = read_task(require_adapter_folder(Path(adapter)))
+    model = load_model(base, dtype=dtype, device=device, attn_impl=attn_impl, task=task)
+    return put_adapter(model, base, adapter).eval()
+
+
+def put_adapter(
+    model: "PreTrainedModel", base: Path, adapter: Path, *, is_trainable: bool = False
+) -> "PeftModel":
+    """Return a loaded base model with an adapter of peft over it.
+
+    Raises:
+        ModelMissing: the adapter is not there.
+        UsageError: it does not fit this base.
+        ArtifactDamaged: its files can't be read.
+    """
     from peft import PeftModel
 
     adapter = require_adapter_folder(Path(adapter))
     header = safetensors_header(adapter / ADAPTER_WEIGHTS)
-    model = load_model(
-        base, dtype=dtype, device=device, attn_impl=attn_impl, task=read_task(adapter)
-    )
     try:
         with without_progress_bars():
-            adapted = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
+            adapted = PeftModel.from_pretrained(
+                model, str(adapter), local_files_only=True, is_trainable=is_trainable
+            )
     except (RuntimeError, ValueError, KeyError) as err:
         raise _misfit(base, adapter, str(err).strip().splitlines()[-1]) from err
     _refuse_unmatched(adapted, header, base, adapter)
-    return adapted.eval()
+    return adapted
 
 
 def is_quantized(folder: Path) -> bool:

@@ -122,6 +122,11 @@ class ModelSection(Section):
     new_special_tokens: list[str] = Field(
         default_factory=list, description="words that become tokens, or .txt files that list them"
     )
+    adapters: list[str] = Field(
+        default_factory=list,
+        description="adapter over the model that training goes on with: a folder, "
+        "artifact:FINGERPRINT or models:/name@alias",
+    )
     quant_method: Literal["bnb"] | None = Field(
         default=None, description="train over weights that are quantized while loading (QLoRA)"
     )
@@ -187,6 +192,17 @@ class ModelSection(Section):
             raise ValueError("model.rope_scaling needs model.max_model_len, which gives its factor")
         if self.max_model_len is not None and self.rope_scaling is None:
             raise ValueError("model.max_model_len does nothing without model.rope_scaling")
+        return self
+
+    @model_validator(mode="after")
+    def _one_adapter(self) -> "ModelSection":
+        if len(self.adapters) > 1:
+            raise ValueError(
+                "model.adapters: training goes on with one adapter; to stack them, merge the "
+                "others first, in a recipe with `merge: {}` that model.model names as recipe:PATH"
+            )
+        if self.adapters and self.scratch is not None:
+            raise ValueError("model.adapters: no adapter was trained over a model that is new")
         return self
 
     @model_validator(mode="after")
@@ -780,6 +796,20 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _gradients_become_updates(self) -> "Recipe":
         optimization_checks(self.train, self.tuner)
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_are_trained(self) -> "Recipe":
+        if self.model.adapters and self.train.resume_from_checkpoint is not None:
+            raise ValueError(
+                "model.adapters does nothing beside train.resume_from_checkpoint, whose weights "
+                "take its place; give one of them"
+            )
+        if self.model.adapters and self.tuner.train_type == "full":
+            raise ValueError(
+                "tuner.train_type full trains no adapter; merge model.adapters into the model "
+                "first, in a recipe with `merge: {}` that model.model names as recipe:PATH"
+            )
         return self
 
     @model_validator(mode="after")

@@ -168,7 +168,7 @@ def build_road(loaded: LoadedRecipe, store: Store, *, _above: tuple[Path, ...] =
         template = Step(TEMPLATE, recipe, inputs)
         steps.append(template)
         encoded = Link(template)
-    train = Step(TRAIN, recipe, {"encoded": encoded, "model": model})
+    train = Step(TRAIN, recipe, {"encoded": encoded, "model": model, **_adapter(loaded, store)})
     steps.append(train)
     final = train
     if recipe.merge is not None:
@@ -218,7 +218,8 @@ def model_step(road: Road) -> Step:
             where=road.recipe.name,
             found=f"tuner.train_type {road.recipe.tuner.train_type} and no merge section",
             expected="a whole model",
-            do="add `merge: {}` to that recipe",
+            do="add `merge: {}` to that recipe, or name its base here and its adapter in "
+            "model.adapters",
         )
     return road.step("train")
 
@@ -252,6 +253,28 @@ def _base_model(
             do="give the folder of a downloaded model, or recipe:PATH to build one",
         )
     return found
+
+
+def _adapter(loaded: LoadedRecipe, store: Store) -> dict[str, StageInput]:
+    """Return the adapter that training goes on with, by its role; nothing where it starts anew."""
+    if not loaded.recipe.model.adapters:
+        return {}
+    (reference,) = loaded.recipe.model.adapters
+    return {"adapter": _adapter_folder(reference, loaded.path, store)}
+
+
+def _adapter_folder(reference: str, path: Path, store: Store) -> StageInput:
+    if not reference.startswith("recipe:"):
+        found = resolve_reference(reference, store)
+        if (found.path / "adapter_config.json").is_file():
+            return found
+    raise ModelMissing(
+        "The adapter is not where the recipe says.",
+        where=f"{path}: model.adapters",
+        found=reference,
+        expected="a folder with adapter_config.json, artifact:FINGERPRINT or models:/name@alias",
+        do="give what the train stage of another recipe made; swift status shows its fingerprint",
+    )
 
 
 def _scratch_inputs(recipe: Recipe, ingest: Step) -> dict[str, Link | StageInput]:

@@ -12,8 +12,15 @@ if TYPE_CHECKING:
     from swiftcore.training import TrainJob
 
 
-# What these say is in the model that the stage is given.
-_OF_THE_BASE = {"model", "scratch", "rope_scaling", "max_model_len", "new_special_tokens"}
+# What these say is in the model and the adapter that the stage is given.
+_OF_THE_BASE = {
+    "model",
+    "scratch",
+    "adapters",
+    "rope_scaling",
+    "max_model_len",
+    "new_special_tokens",
+}
 
 
 def _config(recipe: Recipe) -> dict[str, Any]:
@@ -43,6 +50,7 @@ def _run(run: StageRun) -> Produced:
         run.inputs["encoded"],
         work_dir=run.area.work,
         out_dir=run.area.out,
+        adapter_dir=run.inputs.get("adapter"),
     )
     result = run_training(job, progress=run.progress, on_metrics=_listener(run))
     resumed = None if result.resumed_from is None else f"step {result.resumed_from}"
@@ -57,6 +65,7 @@ def train_job(
     *,
     work_dir: Path,
     out_dir: Path,
+    adapter_dir: Path | None = None,
 ) -> "TrainJob":
     """Return the training that a recipe asks for, on this machine."""
     from swiftcore.models.quantizing import LoadQuantization
@@ -71,6 +80,7 @@ def train_job(
         encoded_dir=encoded_dir,
         work_dir=work_dir,
         out_dir=out_dir,
+        adapter_dir=adapter_dir,
         torch_dtype=recipe.model.torch_dtype,
         attn_impl=recipe.model.attn_impl,
         quantization=LoadQuantization.of(recipe.model),

@@ -32,6 +32,9 @@ class TrainJob(BaseModel):
     encoded_dir: Path
     work_dir: Path
     out_dir: Path
+    adapter_dir: Path | None = Field(
+        default=None, description="adapter that training goes on with, instead of a fresh one"
+    )
     torch_dtype: Dtype | None = None
     attn_impl: str | None = None
     quantization: LoadQuantization | None = None

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from swiftcore.artifacts.digests import sha256_file
+from swiftcore.models.base_record import BASE_RECORD, base_record
 from swiftcore.models.files import (
     ADAPTER_CONFIG,
     TEMPLATE_FILE,
@@ -17,8 +17,6 @@ from swiftcore.training.job import TrainJob
 from swiftcore.training.metrics import Line, write_history
 from swiftcore.tuners import save_adapter
 from swiftcore.tuners.kinds import KINDS
-
-BASE_RECORD = "base_model.json"
 
 
 def write_outputs(model: Any, job: TrainJob, lines: list[Line]) -> None:
@@ -40,12 +38,6 @@ def write_outputs(model: Any, job: TrainJob, lines: list[Line]) -> None:
         width = model.config.get_text_config().hidden_size
         write_pooling(out, job.task.pooling, width)
     write_history(lines, out, loss="cross-entropy a label token" if job.task.is_text else "loss")
-
-
-def base_record(model_dir: Path) -> dict[str, Any]:
-    """Return the name of a base model and the digests of its weight files."""
-    weights = {file.name: sha256_file(file) for file in sorted(model_dir.glob("*.safetensors"))}
-    return {"name": model_dir.resolve().name, "weights": weights}
 
 
 def _write_adapter(model: Any, job: TrainJob, out: Path) -> None:

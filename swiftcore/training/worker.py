@@ -15,6 +15,7 @@ from typing import Any
 
 from swiftcore.errors import Cancelled
 from swiftcore.lazy import import_without
+from swiftcore.models.base_record import refuse_other_base
 from swiftcore.models.loading import is_quantized
 from swiftcore.processes import die_with_parent
 from swiftcore.template import EncodedRows
@@ -104,6 +105,8 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
     # Folded first, so that what is shown of rows side by side is shown of the model that trains.
     folding = _folded(model, job)
     held = [job.quantization.describe()] if job.quantization else []
+    if job.adapter_dir is not None:
+        held.append(f"goes on with the adapter {job.adapter_dir.name}")
     notes = [*held, *_side_by_side(model, batches), *folding]
     objective = objective_for(job, tokenizer=tokenizer, side_by_side=batches.side_by_side)
     trainer = SwiftTrainer(
@@ -218,6 +221,8 @@ def _prepared_model(job: TrainJob, steps: int, rows: EncodedRows) -> tuple[Any, 
     from swiftcore.training.scored import pad_id_of, tuner_with_head
     from swiftcore.tuners import prepare_model
 
+    if job.adapter_dir is not None:
+        refuse_other_base(job.model_dir, job.adapter_dir)
     tokenizer = load_tokenizer(job.model_dir)
     full = job.tuner.train_type == "full"
     # Small updates vanish in 16-bit weights; full training keeps float32 masters under autocast.
@@ -236,7 +241,8 @@ def _prepared_model(job: TrainJob, steps: int, rows: EncodedRows) -> tuple[Any, 
     if job.task.has_head and model.config.get_text_config().pad_token_id is None:
         model.config.get_text_config().pad_token_id = pad_id_of(tokenizer)
     tuner = tuner_with_head(job.tuner, model) if job.task.has_head else job.tuner
-    return prepare_model(model, tuner, total_steps=steps, rows=rows), tokenizer
+    prepared = prepare_model(model, tuner, total_steps=steps, rows=rows, adapter=job.adapter_dir)
+    return prepared, tokenizer
 
 
 def _in_stored_type(model: Any, job: TrainJob) -> Any:

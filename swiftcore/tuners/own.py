@@ -21,7 +21,7 @@ from swiftcore.tuners.llamapro import add_blocks
 from swiftcore.tuners.reft import add_interventions
 
 # Where adapter_config.json of peft has peft_type.
-_KIND = "swift_tuner"
+KIND_KEY = "swift_tuner"
 _SECTION = "swift_tuner_section"
 
 _ADD: dict[str, Callable[[nn.Module, TunerSection], nn.Module]] = {
@@ -53,7 +53,7 @@ def is_own(model: Any) -> bool:
 
 def is_own_folder(adapter: Path) -> bool:
     """Tell whether an adapter folder was written by `save_own`."""
-    return _KIND in read_json(adapter / ADAPTER_CONFIG)
+    return KIND_KEY in read_json(adapter / ADAPTER_CONFIG)
 
 
 def save_own(model: Any, folder: Path) -> None:
@@ -69,15 +69,17 @@ def save_own(model: Any, folder: Path) -> None:
     }
     save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     config = {
-        _KIND: section.train_type,
+        KIND_KEY: section.train_type,
         "settings": section.model_dump(exclude_defaults=True, exclude={"train_type"}),
         "base_model_name_or_path": None,
     }
     write_json(folder / ADAPTER_CONFIG, config)
 
 
-def load_own(model: nn.Module, adapter: Path) -> nn.Module:
-    """Return a base model with a saved tuner of ours on it, in evaluation mode.
+def load_own(model: nn.Module, adapter: Path, *, is_trainable: bool = False) -> nn.Module:
+    """Return a base model with a saved tuner of ours on it.
+
+    Without `is_trainable` it is in evaluation mode, and nothing is trained.
 
     Raises:
         UsageError: the weights don't fit this base, or the tuner's name is unknown.
@@ -85,7 +87,7 @@ def load_own(model: nn.Module, adapter: Path) -> nn.Module:
     from safetensors.torch import load_file
 
     config = read_json(adapter / ADAPTER_CONFIG)
-    name = config[_KIND]
+    name = config[KIND_KEY]
     if name not in _ADD:
         raise UsageError(
             "the adapter was made by an unknown tuner",
@@ -112,7 +114,7 @@ def load_own(model: nn.Module, adapter: Path) -> nn.Module:
             do="name that base model, or train the adapter again on this one",
         )
     changed.load_state_dict(weights, strict=False)
-    return changed.requires_grad_(False).eval()
+    return changed if is_trainable else changed.requires_grad_(False).eval()
 
 
 def merge_own(model: nn.Module) -> nn.Module:

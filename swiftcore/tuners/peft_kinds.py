@@ -177,6 +177,11 @@ _SETTINGS: dict[str, Callable[..., _Settings]] = {
 }
 
 
+def peft_settings(section: TunerSection, total_steps: int) -> _Settings:
+    """Return the name of peft's configuration class and what fills it, but for the places."""
+    return _SETTINGS[section.train_type](section, total_steps)
+
+
 def add_peft(
     model: nn.Module, section: TunerSection, total_steps: int, rows: data_starts.Rows | None = None
 ) -> nn.Module:
@@ -193,7 +198,7 @@ def add_peft(
     """
     import peft
 
-    name, values = _SETTINGS[section.train_type](section, total_steps)
+    name, values = peft_settings(section, total_steps)
     make = getattr(peft, name)
     values |= _places(model, section) | _own_arguments(make, section)
     if not hasattr(model, "prepare_inputs_for_generation"):

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from swiftcore.errors import UsageError
 from swiftcore.recipe.sections import TunerSection
+from swiftcore.tuners.continued import continue_adapter
 from swiftcore.tuners.freezing import apply_freezing
 from swiftcore.tuners.kinds import KINDS
 from swiftcore.tuners.own import add_own
@@ -32,6 +34,7 @@ def prepare_model(
     *,
     total_steps: int = 1000,
     rows: Sequence[dict[str, Any]] | None = None,
+    adapter: Path | None = None,
 ) -> nn.Module:
     """Return the model with exactly the parameters trainable that the section names.
 
@@ -42,6 +45,7 @@ def prepare_model(
         section: which tuner, and its settings.
         total_steps: optimizer steps of the run, by which AdaLoRA plans its ranks.
         rows: encoded training rows, which the starts lora-ga and eva look at.
+        adapter: folder of an adapter to go on with, instead of a fresh one.
 
     Raises:
         UsageError: a setting belongs to another tuner, names nothing in this model, or leaves
@@ -50,7 +54,9 @@ def prepare_model(
     _refuse_idle_settings(section)
     settle_quantized(model, section)
     prepared = model
-    if section.train_type == "full":
+    if adapter is not None:
+        prepared = continue_adapter(model, section, adapter)
+    elif section.train_type == "full":
         apply_freezing(model, section)
     elif KINDS[section.train_type].home == "swift":
         prepared = add_own(model, section)

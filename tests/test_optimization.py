@@ -173,6 +173,16 @@ def recipe_of(tuner: dict, train: dict) -> dict:
         ({}, {"optim": "schedule_free_adamw"}, "constant"),
         ({}, {"optim": "adafactor", "fsdp": "fsdp2"}, "whole weights"),
         (GALORE, {"fsdp": "fsdp2"}, "tuner.use_galore works on whole weights"),
+        ({}, {"optim": "lion_8bit", "deepspeed": "zero2"}, "whole weights"),
+        (
+            {},
+            {
+                "optim": "schedule_free_adamw",
+                "lr_scheduler_type": "constant",
+                "deepspeed": "zero2",
+            },
+            "only its engine does",
+        ),
         (
             {},
             {

@@ -259,8 +259,13 @@ def _schedule(train: "TrainSection", tuner: "TunerSection") -> str | None:
 
 
 def _spread(train: "TrainSection", tuner: "TunerSection") -> str | None:
-    if train.fsdp is None:
+    if train.fsdp is None and train.deepspeed is None:
         return None
+    if train.deepspeed is not None and train.kind().schedule_free:
+        return (
+            f"train.optim {train.kind().name} moves the weights between steps, and with "
+            "train.deepspeed only its engine does; take adamw_torch"
+        )
     whole = {
         f"train.optim {train.kind().name}": train.kind().whole_weights,
         "train.optimizer muon": train.optimizer == "muon",
@@ -269,8 +274,8 @@ def _spread(train: "TrainSection", tuner: "TunerSection") -> str | None:
     }
     found = next((name for name, is_set in whole.items() if is_set), None)
     return found and (
-        f"{found} works on whole weights, and with train.fsdp each process has a part of them; "
-        "leave train.fsdp out, or take adamw_torch"
+        f"{found} works on whole weights, and with train.fsdp or train.deepspeed each process has "
+        "a part of them; leave that out, or take adamw_torch"
     )
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from swiftcore.errors import GateRefused, UsageError
 from swiftcore.export.chat_template import complete_chat_files
@@ -13,6 +13,7 @@ from swiftcore.models.base_record import refuse_other_base
 from swiftcore.models.files import read_json, require_adapter_folder, require_model_folder
 from swiftcore.models.loading import is_quantized, load_model
 from swiftcore.models.quiet import without_progress_bars
+from swiftcore.models.tasks import copy_task
 from swiftcore.progress import Progress, Silent
 from swiftcore.recipe.sections import MergeSection
 from swiftcore.tuners import load_adapter, merge_tuner
@@ -92,6 +93,7 @@ def merge_adapter(
     with without_progress_bars():
         merged.save_pretrained(out_dir, max_shard_size=section.max_shard_size)
     complete_folder(out_dir, base_dir, adapter_dir)
+    copy_task(adapter_dir, out_dir)
     chat_template = complete_chat_files(out_dir)
     del adapted, merged
     watch.update(3, 4, "comparing")
@@ -114,12 +116,15 @@ def _logits(model: "nn.Module", sample_ids: Sequence[Sequence[int]], device: str
 
     with torch.no_grad():
         return [
-            model(input_ids=torch.tensor([list(ids)], device=device), use_cache=False)
-            .logits[0]
-            .float()
-            .cpu()
+            _scores(model(input_ids=torch.tensor([list(ids)], device=device), use_cache=False))
             for ids in sample_ids
         ]
+
+
+def _scores(outputs: Any) -> "Tensor":
+    """Return the logits of a row, or the hidden states where a model ends with them."""
+    found = outputs.logits if hasattr(outputs, "logits") else outputs.last_hidden_state
+    return found[0].float().cpu()
 
 
 def _largest_difference(expected: "list[Tensor]", found: "list[Tensor]") -> float:

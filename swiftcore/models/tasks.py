@@ -4,6 +4,7 @@ A folder that training wrote says in `swift_task.json` what its model was traine
 the file is a causal language model.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,14 @@ def write_task(folder: Path, task: Task) -> None:
     if task.is_text:
         return
     write_json(folder / TASK_FILE, task.model_dump(mode="json", exclude_none=True))
+
+
+def copy_task(source: Path, target: Path) -> None:
+    """Copy what a model was trained to do, and how it pools, from folder to folder."""
+    for name in (Path(TASK_FILE), _POOLING_FILE):
+        if (source / name).is_file():
+            (target / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source / name, target / name)
 
 
 def auto_class(task: Task, folder: Path) -> Any:

@@ -66,9 +66,9 @@ def test_an_embedded_text_ends_with_the_stop_token(decoder, encoder):
     }
     sample = encode(decoder, EMBEDDING, [row], **CHATML)[0]
     assert sample.targets == [1.0, 0.0]
-    assert texts(decoder, sample)[1] == (
+    assert texts(decoder, sample)[1].endswith(
         "<|im_start|>user\ndog<|im_end|>\n<|im_start|>assistant\n<|im_end|>\n"
-    ) or texts(decoder, sample)[1].endswith("<|im_end|>")
+    )
     sample = encode(encoder, EMBEDDING, [row], **BERT)[0]
     tokenizer = load_tokenizer(encoder)
     assert sample.texts == [tokenizer(text)["input_ids"] for text in ("fox", "dog", "train")]

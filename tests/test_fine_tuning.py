@@ -10,6 +10,7 @@ import pytest
 from training_setup import tiny_base
 
 from swiftcore import (
+    EarlyStoppingConfig,
     LoRAConfig,
     Trainer,
     TrainingConfig,
@@ -109,6 +110,10 @@ def test_texts_documents_and_hub_datasets(place):
     four_bits = TrainingConfig(model="m", train_data="d", method="qlora").recipe().recipe
     assert (four_bits.model.quant_method, four_bits.model.quant_bits) == ("bnb", 4)
     assert four_bits.tuner.lora_rank == 16
+    early = TrainingConfig(
+        model="m", train_data="d", val_data="v", early_stopping=EarlyStoppingConfig(patience=2)
+    )
+    assert early.recipe().recipe.train.early_stop_interval == 2
     hub = TrainingConfig(
         model="m", hf_dataset="org/set", hf_subset="easy", hf_max_samples=50, method="full"
     ).recipe()

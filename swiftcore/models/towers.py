@@ -40,8 +40,9 @@ class Towers:
 def find_towers(model: Any) -> Towers | None:
     """Return the parts of a multimodal model, None for a text model."""
     config = getattr(model, "config", None)
-    text = config.get_text_config() if config is not None else None
-    if text is None or text is config:
+    # Modules that are no model of transformers have no configuration of this kind.
+    text = config.get_text_config() if hasattr(config, "get_text_config") else None
+    if config is None or text is None or text is config:
         return None
     parts = list(_parts(model, "", type(config)))
     encoders = [(name, part) for name, part in parts if _is_encoder(part, type(text))]

@@ -17,7 +17,7 @@ from swiftcore.evaluation import (
     rouge_l,
     wilson_interval,
 )
-from swiftcore.evaluation.text import lcs_length, tokenize
+from swiftcore.scores.text import lcs_length, tokenize
 
 TOKENS = st.lists(st.sampled_from("abcd"), max_size=20)
 

@@ -1,13 +1,14 @@
 """Scores of answered rows: agent and text metrics, intervals, reports, contamination, the gate.
 
-`agent` and `text` hold the metric definitions, `intervals` the confidence intervals, `samples`
-turns rows into single steps, `native` answers them with an engine and writes the report, `gate`
-decides from a report whether a model may be promoted.
+`agent` and `swiftcore.scores` hold the metric definitions, `intervals` the confidence intervals,
+`samples` turns rows into single steps, `native` answers them with an engine and writes the report,
+`gate` decides from a report whether a model may be promoted.
 """
 
 from typing import TYPE_CHECKING
 
 from swiftcore.lazy import late_names
+from swiftcore.scores.text import exact_match, final_number, numbers_agree, rouge_l
 
 if TYPE_CHECKING:
     from swiftcore.evaluation.agent import agent_step_metrics, react_from_hermes
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from swiftcore.evaluation.overlap import ContaminationReport, contamination
     from swiftcore.evaluation.report import EvaluationReport
     from swiftcore.evaluation.samples import Sample, samples_of_rows
-    from swiftcore.evaluation.text import exact_match, final_number, numbers_agree, rouge_l
 
 
 __all__ = [
@@ -53,6 +53,5 @@ __getattr__ = late_names(
         "native": ("Candidate", "evaluate_candidates"),
         "report": ("EvaluationReport",),
         "samples": ("Sample", "samples_of_rows"),
-        "text": ("exact_match", "final_number", "numbers_agree", "rouge_l"),
     },
 )

@@ -38,7 +38,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from swiftcore.evaluation.text import rouge_l, without_thinking
+from swiftcore.scores.text import rouge_l, without_thinking
 
 Plan = Literal["call", "answer", "give_up", "none"]
 

@@ -17,10 +17,10 @@ from swiftcore.evaluation.intervals import Estimate, estimate
 from swiftcore.evaluation.overlap import contamination
 from swiftcore.evaluation.report import AnsweredSample, CandidateResult, EvaluationReport
 from swiftcore.evaluation.samples import Sample, rows_digest, samples_of_rows
-from swiftcore.evaluation.text import exact_match, numbers_agree, rouge_l, without_thinking
 from swiftcore.generation import Completion, SamplingParams
 from swiftcore.progress import Progress
 from swiftcore.recipe.sections import EvaluateSection
+from swiftcore.scores.text import exact_match, numbers_agree, rouge_l, without_thinking
 
 # Step metrics by the name they carry in reports; the easy and hard halves of F1 stay out of them.
 _REPORTED = {

@@ -26,7 +26,8 @@ class TrainCheckpointing(BaseModel):
         description="end after this many passes, evaluated and saved, on a schedule made for more",
     )
     metric_for_best_model: str | None = Field(
-        default=None, description="validation metric that names the best checkpoint; default: loss"
+        default=None,
+        description="metric that names the best checkpoint; default: loss, or rouge-l",
     )
     greater_is_better: bool | None = Field(
         default=None, description="more of that metric is better; default: unless it is a loss"
@@ -66,7 +67,8 @@ def eval_strategy(train: "TrainSection") -> str:
 
 def best_metric(train: "TrainSection") -> str:
     """Return the validation metric that tells which checkpoint is best, without `eval_`."""
-    return (train.metric_for_best_model or "loss").removeprefix("eval_")
+    default = "rouge-l" if train.predict_with_generate else "loss"
+    return (train.metric_for_best_model or default).removeprefix("eval_")
 
 
 def more_is_better(train: "TrainSection") -> bool:
@@ -78,7 +80,12 @@ def more_is_better(train: "TrainSection") -> bool:
 
 def needs_validation(train: "TrainSection") -> str | None:
     """Return the name of a setting that does nothing without validation rows, if one is set."""
-    asked = ("metric_for_best_model", "load_best_model_at_end", "early_stop_interval")
+    asked = (
+        "metric_for_best_model",
+        "load_best_model_at_end",
+        "early_stop_interval",
+        "predict_with_generate",
+    )
     return next((name for name in asked if getattr(train, name)), None)
 
 

@@ -22,9 +22,26 @@ class TrainLosses(BaseModel):
         description="log the share of label tokens, or of whole rows, predicted right; unset: none",
     )
 
+    predict_with_generate: bool = Field(
+        default=False, description="evaluations also answer rows: eval_rouge-1, -2, -l and bleu-4"
+    )
+    max_new_tokens: int | None = Field(
+        default=None, ge=1, description="predict_with_generate: longest answer; default: 64 tokens"
+    )
+    temperature: float | None = Field(
+        default=None, ge=0, description="predict_with_generate: default 0, which is greedy"
+    )
+
     @model_validator(mode="after")
     def _losses_make_sense(self) -> Self:
         train: Any = self
         if self.enable_dft_loss and train.method == "pt":
             raise ValueError("train.enable_dft_loss is for supervised tuning, not for method pt")
+        for name in ("max_new_tokens", "temperature"):
+            if getattr(self, name) is not None and not self.predict_with_generate:
+                raise ValueError(f"train.{name} does nothing without train.predict_with_generate")
+        if self.predict_with_generate and train.fsdp is not None:
+            raise ValueError("train.predict_with_generate needs whole weights; remove fsdp")
+        if self.predict_with_generate and train.method == "pt":
+            raise ValueError("train.predict_with_generate needs prompts, which method pt has not")
         return self

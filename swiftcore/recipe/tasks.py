@@ -184,6 +184,7 @@ def _check_sections(recipe: "Recipe", task: Task) -> None:
         "train.method: pt": train.method == "pt",
         "train.packing": train.packing,
         "train.enable_dft_loss": train.enable_dft_loss,
+        "train.predict_with_generate": train.predict_with_generate,
         "train.enable_channel_loss": train.enable_channel_loss,
         "train.acc_strategy": train.acc_strategy is not None,
         "train.router_aux_loss_coef": train.router_aux_loss_coef > 0,

@@ -15,6 +15,7 @@ from transformers import TrainerCallback, TrainingArguments
 from swiftcore.errors import TrainingFailed, UsageError
 from swiftcore.recipe.checkpointing import best_metric
 from swiftcore.training import checkpoints
+from swiftcore.training.answering import Answering
 from swiftcore.training.batches import Batches
 from swiftcore.training.distributed.strategies import Strategy
 from swiftcore.training.distributed.trainer import SharedTrainer
@@ -79,6 +80,7 @@ class SwiftTrainer(WeightsTaker, SharedTrainer):
         self._metrics = MetricsLog(Workspace(job.work_dir).metrics)
         self._recipe = CheckpointRecipe(job)
         self._figures = TokenFigures.of(job, "train")
+        self._answering = Answering(job) if job.train.predict_with_generate else None
         self._last_step = last_step
         self._evaluated_step: int | None = None
         self._clock = time.monotonic()
@@ -233,6 +235,7 @@ class SwiftTrainer(WeightsTaker, SharedTrainer):
         total, divisor = self.world.sum([total, divisor])
         metrics = {"eval_loss": total / (divisor or 1)}
         metrics |= {f"eval_{name}": value for name, value in score.metrics().items()}
+        metrics |= self._answered()
         if not math.isfinite(metrics["eval_loss"]):
             raise self._not_finite("validation loss", metrics["eval_loss"], [])
         self.log(dict(metrics))
@@ -241,6 +244,16 @@ class SwiftTrainer(WeightsTaker, SharedTrainer):
             self.args, self.state, self.control, metrics
         )
         return metrics
+
+    def _answered(self) -> dict[str, float]:
+        if self._answering is None:
+            return {}
+        together: dict[str, list[float]] = {}
+        with self.meter.paused():
+            own = self._answering.sums(self.model, self.world.rank, self.world.size)
+            for sums in self.world.gather(own):
+                merge(together, sums)
+        return {f"eval_{name}": value for name, value in means(together).items()}
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         name = f"eval_{best_metric(self._job.train)}"

@@ -1,0 +1,1 @@
+"""Scores of a text against another: what evaluation and training both measure by."""

@@ -67,7 +67,7 @@ def test_import_that_points_upwards_is_found(tmp_path: Path):
         "tuners",
         "template",
     ]
-    bottom = "errors : progress : atomic : processes : lazy"
+    bottom = "errors : progress : atomic : processes : lazy : scores"
     for layer in (*layers, "models | data", "artifacts | recipe", bottom):
         config = config.replace(f'    "{layer}",\n', "")
     cut = config.index('[[tool.importlinter.contracts]]\nname = "Training and export')

@@ -22,6 +22,12 @@ class TrainLosses(BaseModel):
         description="log the share of label tokens, or of whole rows, predicted right; unset: none",
     )
 
+    external_plugins: list[str] = Field(
+        default_factory=list, description="Python files that register losses, metrics and callbacks"
+    )
+    callbacks: list[str] = Field(
+        default_factory=list, description="callbacks that those files register"
+    )
     predict_with_generate: bool = Field(
         default=False, description="evaluations also answer rows: eval_rouge-1, -2, -l and bleu-4"
     )
@@ -35,6 +41,8 @@ class TrainLosses(BaseModel):
     @model_validator(mode="after")
     def _losses_make_sense(self) -> Self:
         train: Any = self
+        if self.enable_dft_loss and train.loss_type is not None:
+            raise ValueError("train.enable_dft_loss and train.loss_type both name the loss")
         if self.enable_dft_loss and train.method == "pt":
             raise ValueError("train.enable_dft_loss is for supervised tuning, not for method pt")
         for name in ("max_new_tokens", "temperature"):
@@ -42,6 +50,8 @@ class TrainLosses(BaseModel):
                 raise ValueError(f"train.{name} does nothing without train.predict_with_generate")
         if self.predict_with_generate and train.fsdp is not None:
             raise ValueError("train.predict_with_generate needs whole weights; remove fsdp")
+        if self.callbacks and not self.external_plugins:
+            raise ValueError("train.callbacks are registered by files of train.external_plugins")
         if self.predict_with_generate and train.method == "pt":
             raise ValueError("train.predict_with_generate needs prompts, which method pt has not")
         return self

@@ -159,6 +159,10 @@ def check_task(recipe: "Recipe") -> None:
 
 
 def _check_names(task: Task, train: "TrainSection") -> None:
+    if task.is_text and train.external_plugins:
+        if train.metric is not None and not train.predict_with_generate:
+            raise ValueError("train.metric scores answers: set train.predict_with_generate")
+        return
     known = LOSSES[task.task_type]
     if train.loss_type is not None and train.loss_type not in known:
         raise ValueError(

@@ -33,11 +33,16 @@ def _config(recipe: Recipe) -> dict[str, Any]:
 
 def _named_files(train: TrainSection) -> dict[str, Any]:
     """Return what the files hold that the section names: that is identity, not where they lie."""
-    if train.resume_from_checkpoint is None:
-        return {}
-    from swiftcore.training.resuming import checkpoint_digest
+    found: dict[str, Any] = {}
+    if train.resume_from_checkpoint is not None:
+        from swiftcore.training.resuming import checkpoint_digest
 
-    return {"resume_from_checkpoint": checkpoint_digest(train.resume_from_checkpoint)}
+        found["resume_from_checkpoint"] = checkpoint_digest(train.resume_from_checkpoint)
+    if train.external_plugins:
+        from swiftcore.training.plugins import plugin_digests
+
+        found["external_plugins"] = plugin_digests(train.external_plugins)
+    return found
 
 
 def _run(run: StageRun) -> Produced:

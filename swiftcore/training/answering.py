@@ -12,6 +12,7 @@ from typing import Any
 from swiftcore.generation import SamplingParams
 from swiftcore.scores.nlg import nlg_metrics
 from swiftcore.training.job import TrainJob
+from swiftcore.training.plugins import plugin
 from swiftcore.training.rows import IGNORED, Row, read_rows
 from swiftcore.training.token_figures import Sums, merge
 
@@ -64,6 +65,8 @@ class Answering:
             answer = next(answers).text if fits else ""
             expected = self._tokenizer.decode(target, skip_special_tokens=True)
             scores = nlg_metrics(answer, expected)
+            if train.metric not in (None, "nlg"):
+                scores[train.metric] = float(plugin("metric", train.metric)(answer, expected))
             merge(found, {name: [value, 1] for name, value in scores.items()})
         return found
 

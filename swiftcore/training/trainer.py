@@ -25,6 +25,7 @@ from swiftcore.training.meter import Meter
 from swiftcore.training.metrics import MetricsLog
 from swiftcore.training.objectives import Objective
 from swiftcore.training.optimizers import RestAtEnd, lisa_callbacks, make_optimizer, rest
+from swiftcore.training.plugins import plugin
 from swiftcore.training.resuming import CheckpointRecipe
 from swiftcore.training.stopping import StopRequest
 from swiftcore.training.tally import Tally
@@ -98,6 +99,7 @@ class SwiftTrainer(WeightsTaker, SharedTrainer):
                 _RankCut(self._budget),
                 RestAtEnd(),
                 *lisa_callbacks(model, job),
+                *(plugin("callback", name)() for name in job.train.callbacks),
             ],
         )
 

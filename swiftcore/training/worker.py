@@ -25,6 +25,7 @@ from swiftcore.training.estimate import gib
 from swiftcore.training.failures import as_swift_error
 from swiftcore.training.job import TrainJob, TrainResult
 from swiftcore.training.metrics import Line, MetricsLog, read_lines
+from swiftcore.training.plugins import load_plugins
 from swiftcore.training.resuming import named_checkpoint
 from swiftcore.training.room import describe, free_memory, require_memory
 from swiftcore.training.rows import read_rows
@@ -89,6 +90,7 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
     from swiftcore.tuners import count_parameters
 
     check_optimization(job)
+    load_plugins(job.train.external_plugins)
     world = World.join(job, number)
     stop = AgreedStop(asked, world)
     strategy = strategy_for(job, world)

@@ -7,11 +7,13 @@ from swiftcore.recipe.sections import TrainSection
 from swiftcore.training.batches import Collator, SideBySide
 from swiftcore.training.loss import (
     LabelLossOptions,
+    TokenLoss,
     cross_entropy,
     dft_loss,
     install_label_loss,
 )
 from swiftcore.training.objectives.objective import Batch, Outputs, Score
+from swiftcore.training.plugins import plugin
 from swiftcore.training.rows import IGNORED, Row
 from swiftcore.training.token_figures import TokenFigures, TokenScore
 
@@ -48,7 +50,7 @@ class CausalObjective:
         """Make a model's forward return the label loss; how its logits are made is the note."""
         train = self._train
         options = LabelLossOptions(
-            token_loss=dft_loss if train.enable_dft_loss else cross_entropy,
+            token_loss=_token_loss(train),
             balance=train.router_aux_loss_coef,
             figures=self._figures is not None,
         )
@@ -71,6 +73,14 @@ class CausalObjective:
     def score(self) -> Score:
         """Return the token figures that are asked for; none adds nothing to the loss."""
         return TokenScore(self._figures) if self._figures else LossAlone()
+
+
+def _token_loss(train: TrainSection) -> TokenLoss:
+    if train.enable_dft_loss:
+        return dft_loss
+    if train.loss_type in (None, "cross_entropy"):
+        return cross_entropy
+    return plugin("loss", train.loss_type)
 
 
 class LossAlone:

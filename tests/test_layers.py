@@ -70,7 +70,7 @@ def test_import_that_points_upwards_is_found(tmp_path: Path):
     bottom = "errors : progress : atomic : processes : lazy : scores"
     for layer in (*layers, "models | data", "artifacts | recipe", bottom):
         config = config.replace(f'    "{layer}",\n', "")
-    cut = config.index('[[tool.importlinter.contracts]]\nname = "Training and export')
+    cut = config.index('[[tool.importlinter.contracts]]\nname = "Export')
     (tmp_path / "pyproject.toml").write_text(config[:cut])
     done = lint_imports(cwd=tmp_path)
     assert done.returncode != 0

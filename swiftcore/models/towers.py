@@ -39,7 +39,7 @@ class Towers:
 
 def find_towers(model: Any) -> Towers | None:
     """Return the parts of a multimodal model, None for a text model."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     # Modules that are no model of transformers have no configuration of this kind.
     text = config.get_text_config() if hasattr(config, "get_text_config") else None
     if config is None or text is None or text is config:

@@ -84,14 +84,16 @@ class SharedTrainer(Trainer):
             super()._save_optimizer_and_scheduler(output_dir)
             return
         torch.save(self._optimizer_state, Path(output_dir) / OPTIMIZER_NAME)
-        torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+        scheduler: Any = self.lr_scheduler
+        torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         folder = Path(checkpoint) if checkpoint else None
         if folder is None or not self.strategy.load_optimizer_state(self, folder / OPTIMIZER_NAME):
             super()._load_optimizer_and_scheduler(checkpoint)
             return
-        self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME, weights_only=True))
+        scheduler: Any = self.lr_scheduler
+        scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME, weights_only=True))
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(str(self._own(output_dir)))

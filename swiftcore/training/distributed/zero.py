@@ -46,7 +46,7 @@ class ZeroRedundancy(Alone):
             os.environ["DS_ACCELERATOR"] = "cpu"
         # Each process sees one device only, whatever its number is.
         os.environ["LOCAL_RANK"] = "0"
-        import deepspeed
+        import deepspeed  # pyright: ignore[reportMissingImports]
 
         base = trainer.optimizer
         _require_elementwise(base)
@@ -152,7 +152,9 @@ class ZeroRedundancy(Alone):
 
     def _gathered(self, weight: Tensor) -> Tensor:
         """Return a whole weight in main memory, and nothing of it where nothing is written."""
-        from deepspeed.runtime.zero.partition_parameters import GatheredParameters
+        from deepspeed.runtime.zero.partition_parameters import (  # pyright: ignore[reportMissingImports]
+            GatheredParameters,
+        )
 
         spread = hasattr(weight, "ds_id")
         with GatheredParameters([weight], enabled=spread):

@@ -1,0 +1,44 @@
+"""The typed sections of a recipe: what to make. Every field shapes a result, or it is not here.
+
+Field names are those of ms-swift's documented arguments, so its users keep their habits. A field
+exists from the day something reads it; `swift args` lists the documented arguments that do not work
+yet and says so. Where a run happens (device, paths, ports) is `Runtime`, in its own module.
+"""
+
+from swiftcore.recipe.sections.base import Dtype, Name, Section
+from swiftcore.recipe.sections.data import CleaningSection, DataSection, DocumentsSection
+from swiftcore.recipe.sections.model import ModelSection, ScratchModel
+from swiftcore.recipe.sections.results import (
+    DeploySection,
+    EvaluateSection,
+    Gate,
+    MergeSection,
+    QuantizeSection,
+)
+from swiftcore.recipe.sections.template import TemplateSection
+from swiftcore.recipe.sections.train import Strategy, TrainSection
+from swiftcore.recipe.sections.tuner import Intervention, TrainType, TunerSection
+from swiftcore.recipe.sections.whole import Recipe
+
+__all__ = [
+    "CleaningSection",
+    "DataSection",
+    "DeploySection",
+    "DocumentsSection",
+    "Dtype",
+    "EvaluateSection",
+    "Gate",
+    "Intervention",
+    "MergeSection",
+    "ModelSection",
+    "Name",
+    "QuantizeSection",
+    "Recipe",
+    "ScratchModel",
+    "Section",
+    "Strategy",
+    "TemplateSection",
+    "TrainSection",
+    "TrainType",
+    "TunerSection",
+]

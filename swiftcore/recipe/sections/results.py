@@ -1,0 +1,90 @@
+"""The sections of what comes after training: merge, quantize, evaluate, deploy."""
+
+from typing import Literal
+
+from pydantic import (
+    Field,
+)
+
+from swiftcore.recipe.sections.base import Dtype, Name, Section
+
+
+class MergeSection(Section):
+    """Folding an adapter into its base."""
+
+    max_shard_size: str = Field(default="5GB", description="largest weight file")
+    max_logit_difference: float = Field(
+        default=1e-3,
+        gt=0,
+        description="largest allowed |merged - adapter| over all logits, float32",
+    )
+
+
+class QuantizeSection(Section):
+    """Storing the weights in fewer bits."""
+
+    quant_method: Literal["bnb"] = Field(default="bnb", description="quantization library")
+    quant_bits: Literal[4, 8] = Field(default=4, description="bits a weight")
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = Field(default="nf4", description="4-bit code book")
+    bnb_4bit_use_double_quant: bool = Field(default=True, description="quantize the scales as well")
+    bnb_4bit_compute_dtype: Dtype | None = Field(
+        default=None, description="type of the matmul; default: the model's"
+    )
+    quant_n_samples: int = Field(default=64, ge=1, description="rows that measure the recovery")
+    min_recovery: float = Field(
+        default=0.95,
+        ge=0,
+        le=1,
+        description="least share of the unquantized next-token accuracy to keep",
+    )
+
+
+class EvaluateSection(Section):
+    """Answering held-out rows and scoring the answers."""
+
+    metrics: list[Literal["agent", "rouge", "exact_match", "final_number"]] = Field(
+        default_factory=lambda: ["rouge", "exact_match"], description="metric families"
+    )
+    eval_limit: int | None = Field(default=None, ge=1, description="answer only the first rows")
+    max_new_tokens: int = Field(default=128, ge=1, description="longest answer in tokens")
+    temperature: float = Field(default=0.0, ge=0, description="0 is greedy")
+    eval_batch_size: int = Field(default=16, ge=1, description="prompts generated together")
+    num_bootstrap: int = Field(
+        default=1000, ge=100, description="resamples of the confidence intervals"
+    )
+    confidence: float = Field(
+        default=0.95, gt=0, lt=1, description="width of the confidence intervals"
+    )
+    seed: int = Field(default=42, description="seed of sampling and of the bootstrap")
+
+
+class Gate(Section):
+    """What a model must have shown before it is promoted and served."""
+
+    metric: str = Field(default="Act.EM", description="metric of the evaluation report")
+    min_value: float = Field(default=0.0, description="least value of the served candidate")
+    min_recovery: float = Field(
+        default=0.95, ge=0, description="least share of the merged (or tuned) model's value to keep"
+    )
+    min_coverage: float = Field(default=1.0, ge=0, le=1, description="least share of rows answered")
+    max_drop_from_champion: float = Field(
+        default=0.02, ge=0, description="largest allowed loss against the current champion"
+    )
+
+
+class DeploySection(Section):
+    """What is registered and served."""
+
+    name: Name = Field(default="model", description="model name")
+    serve: Literal["auto", "adapter", "merged", "quantized", "trained"] = Field(
+        default="auto",
+        description="candidate to serve; auto: merged where there is one, else trained",
+    )
+    infer_backend: Literal["pt"] = Field(default="pt", description="engine; pt is transformers")
+    max_new_tokens: int = Field(default=512, ge=1, description="most tokens one answer may have")
+    max_batch_size: int = Field(default=8, ge=1, description="requests generated together")
+    max_model_len: int | None = Field(default=None, ge=1, description="longest prompt plus answer")
+    num_golden: int = Field(
+        default=4, ge=0, description="evaluated answers the endpoint must repeat"
+    )
+    gate: Gate = Field(default_factory=Gate, description="conditions of promotion")

@@ -266,17 +266,24 @@ def _spread(train: "TrainSection", tuner: "TunerSection") -> str | None:
             f"train.optim {train.kind().name} moves the weights between steps, and with "
             "train.deepspeed only its engine does; take adamw_torch"
         )
-    whole = {
-        f"train.optim {train.kind().name}": train.kind().whole_weights,
-        "train.optimizer muon": train.optimizer == "muon",
-        "tuner.use_galore": tuner.use_galore,
-        "tuner.lisa_activated_layers": tuner.lisa_activated_layers > 0,
-    }
-    found = next((name for name, is_set in whole.items() if is_set), None)
+    found = needs_whole_weights(train, tuner)
     return found and (
         f"{found} works on whole weights, and with train.fsdp or train.deepspeed each process has "
         "a part of them; leave that out, or take adamw_torch"
     )
+
+
+def needs_whole_weights(train: "TrainSection", tuner: "TunerSection") -> str | None:
+    """Return the first setting that works on whole weights, or chooses them anew in training."""
+    whole = {
+        f"train.optim {train.kind().name}": train.kind().whole_weights,
+        "train.optimizer muon": train.optimizer == "muon",
+        "train.optimizer galore": train.optimizer == "galore",
+        "tuner.use_galore": tuner.use_galore,
+        "tuner.lisa_activated_layers": tuner.lisa_activated_layers > 0,
+        "tuner.train_type adalora": tuner.train_type == "adalora",
+    }
+    return next((name for name, is_set in whole.items() if is_set), None)
 
 
 def optimization_checks(train: "TrainSection", tuner: "TunerSection") -> None:

@@ -40,8 +40,9 @@ class EventFile:
 
     def add_line(self, line: Mapping[str, Any]) -> None:
         """Write the numbers of a metric line, as `train/loss` or `eval/loss`, at once."""
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.proto.summary_pb2 import Summary
+        # Generated classes exist from import on; type checkers don't see them.
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+        from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
         moment = line.get("time")
         seconds = datetime.fromisoformat(moment).timestamp() if moment else time.time()

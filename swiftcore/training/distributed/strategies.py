@@ -107,10 +107,6 @@ class DataParallel(Alone):
 
     def __init__(self, job: TrainJob) -> None:
         self._processes = job.processes
-        # LISA trains other blocks from time to time, all of which DDP has to expect.
-        self._find_unused = self._processes.find_unused_parameters
-        if self._find_unused is None:
-            self._find_unused = job.tuner.lisa_activated_layers > 0
         self._backend = self._processes.chosen_backend(job.device)
 
     def wrap(self, model: Any, trainer: Any) -> Any:
@@ -121,7 +117,7 @@ class DataParallel(Alone):
             trainer.accelerator.prepare_model(model),
             # Buffers of a language model are constants, and a broadcast a forward is not free.
             forward_sync_buffers=False,
-            find_unused_parameters=self._find_unused,
+            find_unused_parameters=bool(self._processes.find_unused_parameters),
         )
 
     def backward_pass(self, wrapped: Any, *, last: bool) -> AbstractContextManager[Any]:

@@ -41,7 +41,8 @@ class SharedTrainer(Trainer):
         super().__init__(model=model, args=args, **others)
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
-        self.strategy.shard(self.model)
+        plain: Any = self.model
+        self.strategy.shard(plain)
         if self.world.size > 1:
             # Processes that drew the same dropout masks would train on less noise than one.
             torch.manual_seed(self.args.seed + self.world.rank)

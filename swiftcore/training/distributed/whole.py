@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from swiftcore.errors import TrainingFailed, UsageError
+from swiftcore.recipe.optimization import needs_whole_weights
 from swiftcore.training.job import TrainJob
 
 
@@ -31,19 +32,12 @@ def require_shardable(job: TrainJob) -> None:
     Raises:
         UsageError: the job has such a tuner or optimizer.
     """
-    tuner, train = job.tuner, job.train
-    found = {
-        "tuner.train_type adalora": tuner.train_type == "adalora",
-        "tuner.use_galore": tuner.use_galore or train.optimizer == "galore",
-        "train.optimizer muon": train.optimizer == "muon",
-        "tuner.lisa_activated_layers": tuner.lisa_activated_layers > 0,
-    }
-    for name, given in found.items():
-        if given:
-            raise UsageError(
-                f"{name} works on whole weights, and each process has but a part of them",
-                where="train.fsdp, train.deepspeed",
-                found=name,
-                expected="what changes each number by itself, such as AdamW on LoRA or on all",
-                do="leave train.fsdp and train.deepspeed out, so that DDP trains",
-            )
+    found = needs_whole_weights(job.train, job.tuner)
+    if found:
+        raise UsageError(
+            f"{found} works on whole weights, and each process has but a part of them",
+            where="train.fsdp, train.deepspeed",
+            found=found,
+            expected="what changes each number by itself, such as AdamW on LoRA or on all",
+            do="leave train.fsdp and train.deepspeed out, so that DDP trains",
+        )

@@ -76,7 +76,7 @@ class World:
         backend = processes.chosen_backend(job.device)
         timeout = timedelta(seconds=processes.timeout_seconds)
         try:
-            store = distributed.TCPStore(
+            store = distributed.TCPStore(  # pyright: ignore[reportPrivateImportUsage]: documented there
                 processes.master_addr,
                 processes.master_port or 0,
                 processes.world_size,

@@ -158,7 +158,13 @@ def write_recipe(folder: Path, rows: Path, runtime: str = "") -> Path:
 
 @pytest.mark.parametrize(
     "runtime",
-    ["{store: elsewhere}", "{device: cpu}", "{port: 9999}", "{num_threads: 7}", "{dataloader_num_workers: 2}"],
+    [
+        "{store: elsewhere}",
+        "{device: cpu}",
+        "{port: 9999}",
+        "{num_threads: 7}",
+        "{dataloader_num_workers: 2}",
+    ],
 )
 def test_runtime_fields_do_not_change_a_fingerprint(tmp_path: Path, runtime: str):
     rows = tmp_path / "rows.jsonl"

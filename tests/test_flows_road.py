@@ -118,16 +118,22 @@ def test_bad_data_is_not_retried_and_fails_the_flow_with_its_block(small, caplog
 
 def test_run_card_says_what_was_reused_and_what_ran(small):
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+    from prefect.client.schemas.filters import (
+        ArtifactFilter,
+        ArtifactFilterFlowRunId,
+        ArtifactFilterKey,
+    )
 
     run(small)
     run(small, "train.seed=8")
     with get_client(sync_client=True) as client:
-        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["run-card"]))
-        cards = client.read_artifacts(artifact_filter=wanted)
-    newest = max(cards, key=lambda card: card.created)
-    assert "| small/ingest | reused | unchanged |" in newest.data
-    assert "| small/train | ran |" in newest.data
+        wanted = ArtifactFilter(
+            key=ArtifactFilterKey(any_=["run-card"]),
+            flow_run_id=ArtifactFilterFlowRunId(any_=[latest_flow_run().id]),
+        )
+        (card,) = client.read_artifacts(artifact_filter=wanted)
+    assert "| small/ingest | reused | unchanged |" in card.data
+    assert "| small/train | ran |" in card.data
 
 
 def test_progress_is_an_artifact_in_prefect(small):

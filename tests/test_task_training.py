@@ -108,12 +108,12 @@ def test_embeddings_find_their_documents(base, tuner, tmp_path, request):
     """Seven documents: chance finds them at a reciprocal rank of 0.37."""
     folder = request.getfixturevalue(base)
     rows = likeness_rows(64), likeness_rows(14, 1)
-    rate = 3e-3 if tuner is None else 2e-2
+    rate = 3e-3 if tuner is None else 5e-3
     job = scoring_job(
         tmp_path / "job", folder, EMBEDDING, *rows, tuner=tuner, learning_rate=rate, max_steps=30
     )
     found = train_in_this_process(job).metrics
-    assert found["eval_mrr"] > (0.75 if tuner is None else 0.45)
+    assert found["eval_mrr"] > 0.75
     assert found["eval_margin"] == pytest.approx(found["eval_mean_pos"] - found["eval_mean_neg"])
     assert (job.out_dir / "1_Pooling" / "config.json").is_file()
     if tuner is None:

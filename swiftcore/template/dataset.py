@@ -3,7 +3,7 @@
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -157,6 +157,21 @@ def encode_dataset(
                 sample = encoder.rows.take(_spread(encoder.kept, _PARITY_ROWS))
                 parity = parity_report(template, tokenizer, sample)
                 require_parity(template, parity, section.parity_waivers)
+    require_train_split(reports, dataset_dir)
+    report = EncodeReport(template.settings, reports, parity)
+    write_template_settings(out_dir, report.settings)
+    _write_json(out_dir / "parity.json", parity)
+    _write_json(out_dir / "report.json", report.as_dict())
+    write_card(out_dir, template, SplitRows(dataset_dir, "train"))
+    return report
+
+
+def require_train_split(reports: Collection[str], dataset_dir: Path) -> None:
+    """Refuse a dataset without training rows.
+
+    Raises:
+        DataError: `train` is none of the splits that were encoded.
+    """
     if "train" not in reports:
         raise DataError(
             "the dataset has no training rows",
@@ -165,12 +180,6 @@ def encode_dataset(
             expected="train.parquet",
             do="check data.dataset",
         )
-    report = EncodeReport(template.settings, reports, parity)
-    write_template_settings(out_dir, report.settings)
-    _write_json(out_dir / "parity.json", parity)
-    _write_json(out_dir / "report.json", report.as_dict())
-    write_card(out_dir, template, SplitRows(dataset_dir, "train"))
-    return report
 
 
 def resolve_template(

@@ -3,14 +3,14 @@
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, overload
 
 from swiftcore.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_ROWS_PER_GROUP = 2048
+ROWS_PER_GROUP = 2048
 # Of rows whose texts are scored: see `tasks.folder`.
 _TASK_COLUMNS = ("sequence_lengths", "targets")
 
@@ -25,10 +25,15 @@ class TokenizedRow(NamedTuple):
     num_labels: int
 
 
-class EncodedWriter:
-    """Writes encoded rows in groups; equal rows give equal bytes."""
+class RowGroups:
+    """A parquet file of encoded rows, written a group at a time; equal rows give equal bytes.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file.
+        more: columns beside those that every encoded row has.
+    """
+
+    def __init__(self, path: Path, more: "Sequence[tuple[str, pa.DataType]]" = ()) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -38,12 +43,12 @@ class EncodedWriter:
                 ("labels", pa.list_(pa.int32())),
                 ("loss_scale", pa.list_(pa.float32())),
                 ("row", pa.int64()),
+                *more,
             ]
         )
         self._writer = pq.ParquetWriter(path, self._schema, version="2.6", compression="zstd")
-        self._begin()
 
-    def __enter__(self) -> "EncodedWriter":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -51,13 +56,25 @@ class EncodedWriter:
             self._flush()
         self._writer.close()
 
+    def _flush(self) -> None:
+        """Write the rows that were added since the last group."""
+        raise NotImplementedError
+
+
+class EncodedWriter(RowGroups):
+    """Writes encoded rows of text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._begin()
+
     def add(self, encoded: TokenizedRow) -> None:
         """Append one encoded row."""
         self._input_ids.add(encoded.input_ids)
         self._labels.add(encoded.labels)
         self._loss_scale.add(encoded.loss_scale)
         self._rows.append(encoded.row)
-        if len(self._rows) >= _ROWS_PER_GROUP:
+        if len(self._rows) >= ROWS_PER_GROUP:
             self._flush()
 
     def _begin(self) -> None:

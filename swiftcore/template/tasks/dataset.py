@@ -11,7 +11,13 @@ from swiftcore.errors import DataError
 from swiftcore.progress import Progress, Silent
 from swiftcore.recipe.sections import TemplateSection
 from swiftcore.recipe.tasks import Task
-from swiftcore.template.dataset import EncodeReport, SplitReport, percentiles, resolve_template
+from swiftcore.template.dataset import (
+    EncodeReport,
+    SplitReport,
+    percentiles,
+    require_train_split,
+    resolve_template,
+)
 from swiftcore.template.encoder import BATCH_ROWS, Drop
 from swiftcore.template.settings import write_template_settings
 from swiftcore.template.tasks.encoder import SampleEncoder
@@ -58,14 +64,7 @@ def encode_samples(
             (progress or Silent()).update(len(rows), len(rows), f"{split} rows encoded")
             if not reports[split].kept:
                 raise _nothing_left(split, reports[split])
-    if "train" not in reports:
-        raise DataError(
-            "the dataset has no training rows",
-            where=dataset_dir,
-            found="no train split",
-            expected="train.parquet",
-            do="check data.dataset",
-        )
+    require_train_split(reports, dataset_dir)
     report = EncodeReport(template.settings, reports, {"has_template": False, **_NOT_COMPARED})
     write_template_settings(out_dir, report.settings)
     for name, value in (("parity", report.parity), ("report", report.as_dict())):

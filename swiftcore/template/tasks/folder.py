@@ -7,9 +7,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from swiftcore.template.encoded_folder import ROWS_PER_GROUP, RowGroups
 from swiftcore.template.encoding import NO_LOSS
-
-_ROWS_PER_GROUP = 2048
 
 
 class EncodedSample(NamedTuple):
@@ -25,38 +24,23 @@ class EncodedSample(NamedTuple):
         return sum(map(len, self.texts))
 
 
-class SampleWriter:
-    """Writes encoded rows of a task in groups; equal rows give equal bytes."""
+class SampleWriter(RowGroups):
+    """Writes encoded rows of a task."""
 
     def __init__(self, path: Path) -> None:
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        self._schema = pa.schema(
-            [
-                ("input_ids", pa.list_(pa.int32())),
-                ("labels", pa.list_(pa.int32())),
-                ("loss_scale", pa.list_(pa.float32())),
-                ("row", pa.int64()),
-                ("sequence_lengths", pa.list_(pa.int32())),
-                ("targets", pa.list_(pa.float32())),
-            ]
-        )
-        self._writer = pq.ParquetWriter(path, self._schema, version="2.6", compression="zstd")
+        more = [
+            ("sequence_lengths", pa.list_(pa.int32())),
+            ("targets", pa.list_(pa.float32())),
+        ]
+        super().__init__(path, more)
         self._rows: list[EncodedSample] = []
-
-    def __enter__(self) -> "SampleWriter":
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        if exc_info[0] is None:
-            self._flush()
-        self._writer.close()
 
     def add(self, sample: EncodedSample) -> None:
         """Append one row."""
         self._rows.append(sample)
-        if len(self._rows) >= _ROWS_PER_GROUP:
+        if len(self._rows) >= ROWS_PER_GROUP:
             self._flush()
 
     def _flush(self) -> None:

@@ -1,5 +1,6 @@
 """The encoded folder: parquet files of token ids, labels and weights."""
 
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ class TokenizedRow(NamedTuple):
     num_labels: int
 
 
-class RowGroups:
+class RowGroups(ABC):
     """A parquet file of encoded rows, written a group at a time; equal rows give equal bytes.
 
     Args:
@@ -56,9 +57,9 @@ class RowGroups:
             self._flush()
         self._writer.close()
 
+    @abstractmethod
     def _flush(self) -> None:
         """Write the rows that were added since the last group."""
-        raise NotImplementedError
 
 
 class EncodedWriter(RowGroups):

@@ -11,6 +11,7 @@ from typing import Any
 
 from swiftcore.generation import SamplingParams
 from swiftcore.scores.nlg import nlg_metrics
+from swiftcore.training.forward import unwrapped
 from swiftcore.training.job import TrainJob
 from swiftcore.training.plugins import plugin
 from swiftcore.training.rows import IGNORED, Row, read_rows
@@ -87,7 +88,7 @@ def last_answer(row: Row) -> tuple[list[int], list[int]] | None:
 @contextmanager
 def _own_forward(model: Any) -> Iterator[None]:
     """Give a model its own forward back, which gives logits, for as long as it generates."""
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    causal = unwrapped(model)
     installed = vars(causal).pop("forward")
     try:
         yield

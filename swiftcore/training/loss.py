@@ -11,7 +11,6 @@ over a forward's tokens and has no share in a divisor of label tokens.
 Shapes: B rows, T tokens, D width, V vocabulary, N label tokens.
 """
 
-import types
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from swiftcore.errors import UsageError
+from swiftcore.training.forward import replace_forward, unwrapped
 from swiftcore.training.heads import Head, body_states, examine_head, replay, whole_states
 from swiftcore.training.row_layout import RowLayout, laid_out
 from swiftcore.training.rows import IGNORED
@@ -324,7 +324,7 @@ def install_label_loss(
     Raises:
         UsageError: a balance loss is asked for and the model has no experts.
     """
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    causal = unwrapped(model)
     options = options or LabelLossOptions()
     if options.balance and not hasattr(causal.config, "output_router_logits"):
         raise UsageError(
@@ -354,5 +354,5 @@ def install_label_loss(
         }
         return {name: value for name, value in outputs.items() if value is not None}
 
-    causal.forward = types.MethodType(forward, causal)
+    replace_forward(causal, forward)
     return head

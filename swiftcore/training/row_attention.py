@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from swiftcore.errors import UsageError
+from swiftcore.training.forward import unwrapped
 from swiftcore.training.row_layout import RowLayout, current_layout, laid_out
 
 _PREFIX = "swiftcore_rows_"
@@ -59,7 +60,7 @@ def attend_by_row(model: Any, longest: int = 1) -> str:
     Raises:
         UsageError: with this model rows side by side don't give what they give alone.
     """
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    causal = unwrapped(model)
     base = str(causal.config._attn_implementation).removeprefix(_PREFIX)
     if base not in BASES or not causal._can_set_attn_implementation():
         raise _refusal(causal, f"attention {base!r} that can't be exchanged")

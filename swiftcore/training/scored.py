@@ -5,6 +5,7 @@ from typing import Any
 from swiftcore.errors import UsageError
 from swiftcore.models.tasks import head_modules, resolve_pooling
 from swiftcore.recipe.sections import TunerSection
+from swiftcore.training.forward import unwrapped
 from swiftcore.training.job import TrainJob
 from swiftcore.tuners.kinds import KINDS
 
@@ -39,6 +40,6 @@ def resolved_job(job: TrainJob, model: Any) -> TrainJob:
     """Return the job with everything its task leaves to the model decided."""
     if job.task.task_type != "embedding":
         return job
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain = unwrapped(model)
     pooling = resolve_pooling(plain, job.model_dir, job.task)
     return job.model_copy(update={"task": job.task.model_copy(update={"pooling": pooling})})

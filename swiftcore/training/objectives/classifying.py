@@ -1,6 +1,5 @@
 """Sequence classification: a class, several classes, or numbers for each text."""
 
-import types
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,13 +8,13 @@ from torch import Tensor, nn
 
 from swiftcore.recipe.sections import TrainSection
 from swiftcore.recipe.tasks import Task, metrics_of
+from swiftcore.training.forward import replace_forward
 from swiftcore.training.objectives import figures, losses
 from swiftcore.training.objectives.objective import Batch, Outputs
-from swiftcore.training.objectives.samples import SampleCollator, inputs_of
-from swiftcore.training.rows import Row
+from swiftcore.training.objectives.samples import SampleCollator, SampleObjective
 
 
-class ClassifyingObjective:
+class ClassifyingObjective(SampleObjective):
     """The loss of the problem type, divided by the number of rows.
 
     Args:
@@ -25,13 +24,9 @@ class ClassifyingObjective:
     """
 
     def __init__(self, task: Task, train: TrainSection, *, pad_id: int) -> None:
+        super().__init__(SampleCollator(pad_id))
         self._task = task
         self._train = train
-        self._collator = SampleCollator(pad_id)
-
-    def collate(self, rows: Sequence[Row | Sequence[Row]]) -> Batch:
-        """Return texts and targets, lengths and row numbers."""
-        return self._collator(rows)  # pyright: ignore[reportArgumentType]
 
     def install(self, model: Any) -> list[str]:
         """Make a model's forward return loss and logits."""
@@ -53,13 +48,8 @@ class ClassifyingObjective:
                 "scores": logits_BC.detach(),
             }
 
-        plain = unwrapped(model)
-        plain.forward = types.MethodType(forward, plain)
+        replace_forward(model, forward)
         return [f"{self._task.kind.replace('_', ' ')}, {self._task.num_labels} outputs"]
-
-    def inputs(self, batch: Batch) -> Batch:
-        """Return texts and targets."""
-        return inputs_of(batch)
 
     def divisor(self, batch: Batch) -> float:
         """Return the number of rows."""
@@ -112,8 +102,3 @@ class ClassScore:
             "acc": figures.accuracy(chosen_BC, there_BC),
             "f1": figures.macro_f1(chosen_BC, there_BC),
         }
-
-
-def unwrapped(model: Any) -> Any:
-    """Return the model itself, adapters inside it or not."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -3,7 +3,6 @@
 Shapes: B rows, S texts of all rows, T tokens, N documents, D width.
 """
 
-import types
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,11 +12,10 @@ from torch.nn import functional
 
 from swiftcore.recipe.sections import TrainSection
 from swiftcore.recipe.tasks import Pooling, Task, loss_of, metrics_of
+from swiftcore.training.forward import replace_forward
 from swiftcore.training.objectives import figures, losses
-from swiftcore.training.objectives.classifying import unwrapped
 from swiftcore.training.objectives.objective import Batch, Outputs
-from swiftcore.training.objectives.samples import SampleCollator, inputs_of
-from swiftcore.training.rows import Row
+from swiftcore.training.objectives.samples import SampleCollator, SampleObjective
 
 _DEPTH = 10
 
@@ -40,7 +38,7 @@ def pool(hidden_STD: Tensor, mask_ST: Tensor, pooling: Pooling) -> Tensor:
     return functional.normalize(vectors.float(), dim=-1)
 
 
-class EmbeddingObjective:
+class EmbeddingObjective(SampleObjective):
     """A loss over anchors, their positives and their negatives.
 
     infonce is divided by the number of anchors, the losses of pairs by the number of pairs, and
@@ -53,14 +51,10 @@ class EmbeddingObjective:
     """
 
     def __init__(self, task: Task, train: TrainSection, *, pad_id: int) -> None:
+        super().__init__(SampleCollator(pad_id, train.infonce_hard_negatives))
         self._task = task
         self._train = train
         self._loss = loss_of(task, train)
-        self._collator = SampleCollator(pad_id, train.infonce_hard_negatives)
-
-    def collate(self, rows: Sequence[Row | Sequence[Row]]) -> Batch:
-        """Return the texts of all rows, anchor and positive first, and the positives' likeness."""
-        return self._collator(rows)  # pyright: ignore[reportArgumentType]
 
     def install(self, model: Any) -> list[str]:
         """Make a model's forward return loss and embeddings."""
@@ -81,8 +75,7 @@ class EmbeddingObjective:
             loss = objective.loss(vectors_SD, targets, sizes, keys)
             return {"loss": loss, "scores": vectors_SD.detach()}
 
-        plain = unwrapped(model)
-        plain.forward = types.MethodType(forward, plain)
+        replace_forward(model, forward)
         return [f"loss {self._loss} over embeddings pooled by {pooling}"]
 
     def loss(
@@ -100,10 +93,6 @@ class EmbeddingObjective:
             "online_contrastive": losses.online_contrastive,
         }
         return of_pairs[self._loss]((anchors_BD[owners_N] * documents_ND).sum(1), targets_N)
-
-    def inputs(self, batch: Batch) -> Batch:
-        """Return texts, targets and which texts belong together."""
-        return inputs_of(batch)
 
     def divisor(self, batch: Batch) -> float:
         """Return the number of anchors, pairs or batches."""

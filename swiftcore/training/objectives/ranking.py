@@ -3,7 +3,6 @@
 Shapes: B rows, S texts (a query with a document each), D width, V vocabulary.
 """
 
-import types
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,15 +11,14 @@ from torch import Tensor, nn
 
 from swiftcore.recipe.sections import TrainSection
 from swiftcore.recipe.tasks import Task, loss_of, metrics_of
+from swiftcore.training.forward import replace_forward
 from swiftcore.training.heads import hidden_states, replay
 from swiftcore.training.objectives import figures, losses
-from swiftcore.training.objectives.classifying import unwrapped
 from swiftcore.training.objectives.objective import Batch, Outputs
-from swiftcore.training.objectives.samples import SampleCollator, inputs_of
-from swiftcore.training.rows import Row
+from swiftcore.training.objectives.samples import SampleCollator, SampleObjective
 
 
-class RankingObjective:
+class RankingObjective(SampleObjective):
     """A loss over the documents of each query.
 
     pointwise_reranker is divided by the number of documents, listwise_reranker by that of lists.
@@ -35,15 +33,11 @@ class RankingObjective:
     def __init__(
         self, task: Task, train: TrainSection, *, pad_id: int, words: tuple[int, int] | None
     ) -> None:
+        super().__init__(SampleCollator(pad_id))
         self._task = task
         self._train = train
         self._loss = loss_of(task, train)
         self._words = words
-        self._collator = SampleCollator(pad_id)
-
-    def collate(self, rows: Sequence[Row | Sequence[Row]]) -> Batch:
-        """Return each query with each of its documents, and which of them fit."""
-        return self._collator(rows)  # pyright: ignore[reportArgumentType]
 
     def install(self, model: Any) -> list[str]:
         """Make a model's forward return loss and scores."""
@@ -65,8 +59,7 @@ class RankingObjective:
             loss = objective.loss(scores_S, targets, sizes)
             return {"loss": loss, "scores": scores_S.detach()}
 
-        plain = unwrapped(model)
-        plain.forward = types.MethodType(forward, plain)
+        replace_forward(model, forward)
         by = "a head" if words is None else f"the logits of tokens {words[0]} and {words[1]}"
         return [f"loss {self._loss} over scores of {by}"]
 
@@ -81,10 +74,6 @@ class RankingObjective:
             self._train.listwise_reranker_temperature,
             self._train.listwise_reranker_min_group_size,
         )
-
-    def inputs(self, batch: Batch) -> Batch:
-        """Return texts, targets and which texts belong to one query."""
-        return inputs_of(batch)
 
     def divisor(self, batch: Batch) -> float:
         """Return the number of documents, or of lists."""

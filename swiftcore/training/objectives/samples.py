@@ -5,14 +5,13 @@ Shapes: B rows, S texts of all rows, T tokens of the longest, N documents.
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import Any
 
 import torch
 
 from swiftcore.training.objectives.objective import Batch
 from swiftcore.training.rows import Row
 
-INPUTS = ("input_ids", "attention_mask", "targets", "sizes", "keys")
+_INPUTS = ("input_ids", "attention_mask", "targets", "sizes", "keys")
 
 
 class SampleCollator:
@@ -65,6 +64,20 @@ def texts_of(row: Row) -> list[list[int]]:
     return [list(row["input_ids"][start:stop]) for start, stop in bounds]
 
 
-def inputs_of(batch: Batch) -> dict[str, Any]:
-    """Return what the forward of a scoring model takes of a batch."""
-    return {name: value for name, value in batch.items() if name in INPUTS}
+class SampleObjective:
+    """What the objectives of scored texts have in common: their batches.
+
+    Args:
+        collator: makes them.
+    """
+
+    def __init__(self, collator: SampleCollator) -> None:
+        self._collator = collator
+
+    def collate(self, rows: Sequence[Row | Sequence[Row]]) -> Batch:
+        """Return the texts of all rows in a row's order, their targets, lengths and row numbers."""
+        return self._collator(rows)  # pyright: ignore[reportArgumentType]
+
+    def inputs(self, batch: Batch) -> Batch:
+        """Return texts, targets and which texts belong together."""
+        return {name: value for name, value in batch.items() if name in _INPUTS}

@@ -11,6 +11,7 @@ from torch import nn
 
 from swiftcore.errors import UsageError
 from swiftcore.models.towers import Tower, find_towers
+from swiftcore.training.forward import unwrapped
 
 Group = dict[str, Any]
 # peft's names of the second matrix, of linear layers and of embeddings.
@@ -75,7 +76,7 @@ def parameter_groups(
 
 def _parts(model: Any) -> dict[int, Tower]:
     """Return the part of each parameter, by its id: tuners rename parameters and keep them."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = unwrapped(model)
     towers = find_towers(base)
     if towers is None:
         raise UsageError(

@@ -40,15 +40,6 @@ MODELS = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of models this small mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def adapted(architecture="Qwen3", **settings):
     options = MODELS.get(architecture, {})
     model = build(architecture, **options)

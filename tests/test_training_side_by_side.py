@@ -58,15 +58,6 @@ MODELS = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of models this small mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def build(architecture, **options):
     torch.manual_seed(0)
     config = getattr(transformers, f"{architecture}Config")

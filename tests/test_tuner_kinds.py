@@ -12,6 +12,7 @@ from torch import nn
 from training_setup import (
     counting_rows,
     folder_bytes,
+    learn,
     make_job,
     tiny_base,
     train_in_this_process,
@@ -73,15 +74,6 @@ VARIANTS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Matrices this small cost more to share out than to multiply."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return tiny_base(tmp_path_factory.mktemp("kinds") / "base", tie_word_embeddings=False)
@@ -95,18 +87,6 @@ def tied(tmp_path_factory):
 def logits(model) -> torch.Tensor:
     with torch.no_grad():
         return model.eval()(IDS).logits
-
-
-def learn(model, steps: int = 5) -> list[float]:
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-    losses = []
-    for _ in range(steps):
-        loss = model.train()(IDS, labels=IDS).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    return losses
 
 
 def test_the_table_names_what_a_recipe_accepts():
@@ -126,7 +106,7 @@ def test_a_tuner_trains_saves_reloads_and_merges(base, tied, tmp_path, settings)
     before = logits(load_model(base))
     torch.manual_seed(0)
     model = prepare_model(load_model(base), section, total_steps=50, rows=counting_rows(8))
-    losses = learn(model)
+    losses = learn(model, IDS)
     assert losses[-1] < losses[0]
     trained = logits(model)
     assert (trained - before).abs().max() > 1e-2
@@ -220,7 +200,7 @@ def test_new_blocks_work_on_a_bfloat16_base(base):
     model = prepare_model(load_model(base, dtype="bfloat16"), section)
     assert torch.equal(logits(model), logits(load_model(base, dtype="bfloat16")))
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
-    losses = learn(model)
+    losses = learn(model, IDS)
     assert losses[-1] < losses[0]
 
 
@@ -259,7 +239,7 @@ def test_an_update_of_expert_parameters_folds_into_them(tmp_path):
     model = prepare_model(load_model(tmp_path / "moe"), section)
     # Each of 4 experts: 32 to 32 and 16 to 32; the query matrix: 32 to 32.
     assert count_parameters(model).trainable == 2 * 8 * (4 * (64 + 48) + 64)
-    learn(model)
+    learn(model, IDS)
     trained = logits(model)
     save_adapter(model, tmp_path / "adapter")
     reloaded = load_adapter(tmp_path / "moe", tmp_path / "adapter")

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from training_setup import counting_rows, tiny_base
+from training_setup import counting_rows, learn, tiny_base
 
 from swiftcore.errors import UsageError
 from swiftcore.export import merge_adapter
@@ -76,14 +76,7 @@ def test_longlora_trains_in_groups_answers_in_full_and_merges(tmp_path, tied, at
     with torch.no_grad():
         assert torch.equal(model.eval()(IDS).logits, plain(IDS).logits)
         assert not torch.allclose(model.train()(IDS).logits, plain(IDS).logits)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-    losses = []
-    for _ in range(6):
-        loss = model.train()(IDS, labels=IDS).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
+    losses = learn(model, IDS, steps=6)
     assert losses[-1] < losses[0]
     with torch.no_grad():
         trained = model.eval()(IDS).logits

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from training_setup import (
     counting_rows,
+    learn,
     make_job,
     tiny_base,
     train_in_this_process,
@@ -84,14 +85,7 @@ def test_it_trains_stays_orthonormal_and_comes_back_the_same(base, tmp_path, kin
     )
     model = prepare_model(load_model(base), section)
     before = model.model.layers[1].reft.projection.weight.detach().clone()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-    losses = []
-    for _ in range(6):
-        loss = model.train()(IDS, labels=IDS).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
+    losses = learn(model, IDS, steps=6)
     assert losses[-1] < losses[0]
     weight = model.model.layers[1].reft.projection.weight.detach()
     assert (weight - before).abs().max() > 1e-3

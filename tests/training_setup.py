@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from swiftcore.models import build_scratch
 from swiftcore.recipe import ScratchModel, TrainSection, TunerSection
@@ -100,3 +101,16 @@ def folder_bytes(folder: Path) -> dict[str, bytes]:
 
 def timeless(lines: list[dict]) -> list[dict]:
     return [{key: value for key, value in line.items() if key not in MEASURED} for line in lines]
+
+
+def learn(model, ids, steps: int = 5) -> list[float]:
+    """Train what is trainable on one batch [B, T] and return the loss before each step."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    losses = []
+    for _ in range(steps):
+        loss = model.train()(ids, labels=ids).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses

@@ -19,6 +19,7 @@ from training_setup import (
     make_job,
     timeless,
     tiny_base,
+    train_in_this_process,
     write_encoded,
 )
 
@@ -114,6 +115,8 @@ def test_a_stop_that_one_process_hears_of_ends_both_and_the_rerun_ends_the_same(
     whole = job_of(tmp_path / "whole", inputs, TWO, **dropout)
     train_together(whole)
     job = job_of(tmp_path / "stopped", inputs, TWO, **dropout)
+    # Written by a thread, checkpoints are the same.
+    job = job.model_copy(update={"async_save": "deepspeed" not in strategy})
     # Two questions before the first step, then one a step.
     results = train_together(job, stop_rank=1, stop_after=5)
     assert all(isinstance(result, Cancelled) for result in results), results
@@ -204,6 +207,33 @@ def test_a_killed_process_ends_the_other_and_its_checkpoint_stays(inputs, tmp_pa
     newest, _ = checkpoints.newest_verified(Workspace(job.work_dir).checkpoints, job.identity())
     assert newest is not None
     assert newest.step >= 2
+
+
+def die_while_writing(number: int, job: TrainJob, step: int) -> None:
+    seal = checkpoints.seal
+
+    def kill(folder: Path, identity: str) -> None:
+        if folder == checkpoints.at_step(Workspace(job.work_dir).checkpoints, step):
+            os.kill(os.getpid(), signal.SIGKILL)
+        seal(folder, identity)
+
+    checkpoints.seal = kill
+    train_in_this_process(job)
+
+
+def test_kill_9_while_a_thread_writes_leaves_the_older_checkpoint(inputs, tmp_path):
+    whole = job_of(tmp_path / "whole", inputs, save_steps=3)
+    job = job_of(tmp_path / "killed", inputs, save_steps=3).model_copy(update={"async_save": True})
+    (ended,) = together(die_while_writing, [(job, 9)])
+    assert "without a word" in str(ended)
+    assert (Workspace(job.work_dir).checkpoints / "checkpoint-9" / "optimizer.pt").is_file()
+    train_together(whole)
+    (result,) = train_together(job)
+    assert result.resumed_from == 6
+    assert any("checkpoint-9 is not used: it was not finished" in note for note in result.notes)
+    histories = [timeless(read_lines(Workspace(j.work_dir).metrics)) for j in (whole, job)]
+    assert histories[0] == histories[1]
+    assert folder_bytes(whole.out_dir) == folder_bytes(job.out_dir)
 
 
 def test_a_loss_that_is_not_finite_is_one_error_with_its_rows(inputs, tmp_path):

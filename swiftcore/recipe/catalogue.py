@@ -97,7 +97,8 @@ _REASONS = {
     "lazy_tokenize": "rows are encoded once, in the template stage, and reused from then on",
     "sequence_parallel_size": "rows on several devices are not built yet; train.fsdp saves memory",
     "deepspeed_autotp_size": "tensor parallelism is not built; train.deepspeed: zero3 saves more",
-    "use_flash_ckpt": "needs DLRover, which is not built yet",
+    "use_flash_ckpt": "DLRover is not needed: async_save copies a checkpoint to memory, and "
+    "writes it while training goes on",
     "use_liger_kernel": "its kernels need a GPU; train.label_logits spares whole logits anywhere",
     "max_pixels": _MULTIMODAL,
     "norm_bbox": _MULTIMODAL,

@@ -94,6 +94,10 @@ class Runtime(BaseModel):
     start_timeout_seconds: float = Field(
         default=120.0, gt=0, description="longest wait for a served model to answer"
     )
+    async_save: bool = Field(
+        default=False,
+        description="copy a checkpoint to main memory and write it while training goes on",
+    )
     report_to: list[Literal["tensorboard"]] = Field(
         default_factory=list,
         description="tensorboard: also write event files; flows tell MLflow in any case",

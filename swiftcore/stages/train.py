@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swiftcore.artifacts import Produced, section_config
+from swiftcore.errors import UsageError
 from swiftcore.recipe import Recipe, Runtime, TrainSection
 from swiftcore.stages.contract import Stage, StageRun
 
@@ -98,7 +99,30 @@ def train_job(
         peak_flops=1e12 * peak if peak else None,
         check_memory=runtime.check_memory,
         processes=processes,
+        async_save=runtime.async_save and _saves_in_background(recipe.train),
     )
+
+
+def _saves_in_background(train: TrainSection) -> bool:
+    """Return True.
+
+    Raises:
+        UsageError: there is nothing to write while training goes on.
+    """
+    found = None
+    if train.save_strategy == "no":
+        found = "train.save_strategy no"
+    if train.deepspeed is not None:
+        found = "train.deepspeed, whose engine writes its state by itself"
+    if found is not None:
+        raise UsageError(
+            "runtime.async_save does nothing here",
+            where="runtime.async_save",
+            found=found,
+            expected="checkpoints that this project writes",
+            do="leave it out",
+        )
+    return True
 
 
 def _listener(run: StageRun) -> Callable[[dict[str, Any]], None]:

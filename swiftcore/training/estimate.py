@@ -52,11 +52,12 @@ class MemoryEstimate:
     process: int
     trained_parameters: int
     tokens_a_forward: int
+    saving: int = 0
 
     @property
     def fixed(self) -> int:
         """Return what does not depend on the batch."""
-        return self.weights + self.gradients + self.optimizer + self.process
+        return self.weights + self.gradients + self.optimizer + self.process + self.saving
 
     @property
     def total(self) -> int:
@@ -91,15 +92,18 @@ def estimate_memory(job: TrainJob, longest: int, shape: ModelShape | None = None
     trained = trained_size(shape, job.tuner).entries
     at_once = trained_at_once(shape, job.tuner, trained)
     tokens = job.batch_plan()[0] * longest
+    optimizer = state_bytes(shape, job.train, job.tuner, at_once, trained_bytes)
+    on_host = not job.device.startswith("cuda")
     return MemoryEstimate(
         weights=weights + (0 if full else trained * trained_bytes),
         gradients=at_once * trained_bytes,
-        optimizer=state_bytes(shape, job.train, job.tuner, at_once, trained_bytes),
+        optimizer=optimizer,
         activations=_activation_bytes(job, shape, tokens, longest, computed),
         logits=_logit_bytes(job, shape, tokens, computed),
-        process=0 if job.device.startswith("cuda") else _PROCESS_BYTES,
+        process=_PROCESS_BYTES if on_host else 0,
         trained_parameters=trained,
         tokens_a_forward=tokens,
+        saving=trained * trained_bytes + optimizer if job.async_save and on_host else 0,
     )
 
 

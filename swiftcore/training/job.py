@@ -51,6 +51,9 @@ class TrainJob(BaseModel):
     check_memory: bool = Field(
         default=True, description="refuse to load a model that can't be trained in this memory"
     )
+    async_save: bool = Field(
+        default=False, description="write checkpoints in a thread, while training goes on"
+    )
     micro_batch_size: int | None = Field(
         default=None,
         ge=1,

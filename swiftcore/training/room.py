@@ -44,10 +44,11 @@ def require_memory(job: TrainJob, longest: int, free: int) -> MemoryEstimate:
 
 def describe(estimate: MemoryEstimate) -> str:
     """Return the parts of an estimate in one line."""
+    saving = f", a checkpoint being written {gib(estimate.saving)}" if estimate.saving else ""
     return (
         f"weights {gib(estimate.weights)}, gradients {gib(estimate.gradients)}, optimizer "
         f"{gib(estimate.optimizer)}, activations {gib(estimate.activations)} for "
-        f"{estimate.tokens_a_forward:,} tokens a forward, logits {gib(estimate.logits)}"
+        f"{estimate.tokens_a_forward:,} tokens a forward, logits {gib(estimate.logits)}{saving}"
     )
 
 

@@ -1,7 +1,6 @@
 """transformers' Trainer with our loss, row order, metric lines and verified checkpoints."""
 
 import math
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -18,7 +17,6 @@ from swiftcore.training import checkpoints
 from swiftcore.training.answering import Answering
 from swiftcore.training.batches import Batches
 from swiftcore.training.distributed.strategies import Strategy
-from swiftcore.training.distributed.trainer import SharedTrainer
 from swiftcore.training.distributed.world import AgreedStop, PeerFailed, World
 from swiftcore.training.job import TrainJob
 from swiftcore.training.meter import Meter
@@ -27,6 +25,7 @@ from swiftcore.training.objectives import Objective
 from swiftcore.training.optimizers import RestAtEnd, lisa_callbacks, make_optimizer, rest
 from swiftcore.training.plugins import plugin
 from swiftcore.training.resuming import CheckpointRecipe
+from swiftcore.training.saving import CheckpointWriter, removed_on_failure
 from swiftcore.training.stopping import StopRequest
 from swiftcore.training.tally import Tally
 from swiftcore.training.token_figures import TokenFigures, means, merge
@@ -38,7 +37,7 @@ from swiftcore.tuners.adalora import RankBudget
 _MAX_NAMED_ROWS = 32
 
 
-class SwiftTrainer(WeightsTaker, SharedTrainer):
+class SwiftTrainer(WeightsTaker, CheckpointWriter):
     """Trains on encoded rows and writes one metric line a logging step.
 
     Args:
@@ -77,7 +76,6 @@ class SwiftTrainer(WeightsTaker, SharedTrainer):
         self._objective = objective
         self._stop = stop
         self._budget = RankBudget.of(model)
-        self._folder = Workspace(job.work_dir).checkpoints
         self._metrics = MetricsLog(Workspace(job.work_dir).metrics)
         self._recipe = CheckpointRecipe(job)
         self._figures = TokenFigures.of(job, "train")
@@ -88,6 +86,7 @@ class SwiftTrainer(WeightsTaker, SharedTrainer):
         super().__init__(
             model=model,
             args=args,
+            job=job,
             world=world,
             strategy=strategy,
             data_collator=objective.collate,
@@ -138,6 +137,7 @@ class SwiftTrainer(WeightsTaker, SharedTrainer):
 
     def tally_step(self) -> None:
         """Close an optimizer step and add the time since the last one."""
+        self.writing.check()
         now = time.monotonic()
         self.tally.seconds += now - self._clock
         self._clock = now
@@ -303,8 +303,8 @@ class SwiftTrainer(WeightsTaker, SharedTrainer):
             self.tally.count_save(self.state.global_step)
         if self._is_out_of_patience():
             self.control.should_training_stop = True
-        try:
-            with self.meter.paused():
+        with self.meter.paused():
+            with removed_on_failure(path):
                 super()._save_checkpoint(model, trial)
                 if not self.world.leads:
                     return
@@ -312,19 +312,14 @@ class SwiftTrainer(WeightsTaker, SharedTrainer):
                 self.tally.save(path)
                 if self._budget:
                     self._budget.save(path)
-                checkpoints.seal(path, self._job.identity())
-        except BaseException:
-            # A full disk gets its room back; a half checkpoint is of no use to anyone.
-            shutil.rmtree(path, ignore_errors=True)
-            raise
-        limit = self._job.train.save_total_limit
-        checkpoints.rotate(self._folder, limit, self.tally.best_step)
+            self.complete(path, self.tally.best_step)
 
     def _is_out_of_patience(self) -> bool:
         interval = self._job.train.early_stop_interval
         return interval is not None and self.tally.saves_without_gain >= interval
 
     def _not_finite(self, what: str, value: float, rows: Sequence[int]) -> TrainingFailed:
+        self.writing.settle()
         good, _ = checkpoints.newest_verified(self._folder, self._job.identity())
         named = ", ".join(map(str, rows[:_MAX_NAMED_ROWS]))
         more = f" and {len(rows) - _MAX_NAMED_ROWS} more" if len(rows) > _MAX_NAMED_ROWS else ""

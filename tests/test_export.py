@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_setup import counting_rows, folder_bytes, tiny_base
+from training_setup import counting_model, counting_rows, folder_bytes, tiny_base
 
 from swiftcore.errors import GateRefused, ModelMissing, UsageError
 from swiftcore.export import merge_adapter, quantize_model
@@ -120,18 +120,7 @@ def test_merge_without_samples_or_adapter_is_refused(base, adapter, tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(base, tmp_path_factory):
-    """A model that has learned to count, with some layers' worth of accuracy to lose."""
-    model = load_model(base).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for seed in range(60):
-        rows = counting_rows(8, seed=seed)
-        ids = torch.stack([torch.tensor((row["input_ids"] * 2)[:8]) for row in rows])
-        model(ids, labels=ids).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    folder = Path(shutil.copytree(base, tmp_path_factory.mktemp("export") / "trained"))
-    model.save_pretrained(folder)
-    return folder
+    return counting_model(base, tmp_path_factory.mktemp("export") / "trained")
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -165,7 +154,7 @@ def test_quantized_model_loads_back_and_its_recovery_is_measured(trained, tmp_pa
 def test_quantized_model_below_the_least_recovery_is_refused(trained, tmp_path, monkeypatch):
     from swiftcore.export import quantize
 
-    write = quantize._write_quantized
+    write = quantize.write_quantized
 
     def write_damaged(model_dir, out_dir, section, device):
         from safetensors.torch import load_file, save_file
@@ -175,7 +164,7 @@ def test_quantized_model_below_the_least_recovery_is_refused(trained, tmp_path, 
         tensors["model.embed_tokens.weight"].mul_(-1)
         save_file(tensors, out_dir / "model.safetensors", metadata={"format": "pt"})
 
-    monkeypatch.setattr(quantize, "_write_quantized", write_damaged)
+    monkeypatch.setattr(quantize, "write_quantized", write_damaged)
     with pytest.raises(GateRefused, match="lost too much") as caught:
         quantize_model(
             trained, tmp_path / "q", QuantizeSection(), sample_rows=counting_rows(4, seed=99)

@@ -2,13 +2,14 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from swiftcore.models import build_scratch
+from swiftcore.models import build_scratch, load_model
 from swiftcore.recipe import ScratchModel, TrainSection, TunerSection
 from swiftcore.training import TrainJob, TrainResult
 from swiftcore.training.metrics import MEASURED
@@ -52,6 +53,21 @@ def counting_rows(num_rows: int, *, seed: int = 0, labelled: bool = True) -> lis
         labels = [-100] * 2 + ids[2:] if labelled else [-100] * length
         rows.append({"input_ids": ids, "labels": labels, "loss_scale": None, "row": row})
     return rows
+
+
+def counting_model(base: Path, folder: Path) -> Path:
+    """A model that has learned to count, with some layers' worth of accuracy to lose."""
+    model = load_model(base).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for seed in range(60):
+        rows = counting_rows(8, seed=seed)
+        ids = torch.stack([torch.tensor((row["input_ids"] * 2)[:8]) for row in rows])
+        model(ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    shutil.copytree(base, folder)
+    model.save_pretrained(folder)
+    return folder
 
 
 def write_encoded(folder: Path, train: list[dict], val: list[dict] | None = None) -> Path:

@@ -15,15 +15,31 @@ _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000
 
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-# What bitsandbytes stores beside each packed weight; none of it is a parameter of the model.
+# What quantizing tools store beside each weight; none of it is a parameter of the model.
 _QUANTIZATION_STATE = (
+    # bitsandbytes
     ".absmax",
     ".quant_map",
     ".nested_absmax",
     ".nested_quant_map",
     ".SCB",
     ".weight_format",
+    # torchao
+    "._weight_scale",
+    "._weight_zero_point",
+    # compressed-tensors
+    ".weight_scale",
+    ".weight_zero_point",
+    ".weight_shape",
+    ".weight_g_idx",
+    # gptq and awq
+    ".scales",
+    ".qzeros",
+    ".g_idx",
 )
+# Names of weights that lie side by side in 32-bit integers.
+_PACKED_IN_INT32 = (".weight_packed", ".qweight")
+_INT32_BITS = 32
 
 
 def model_facts(folder: Path) -> dict[str, Any]:
@@ -46,7 +62,7 @@ def model_facts(folder: Path) -> dict[str, Any]:
     return {
         "model_type": config.get("model_type"),
         "architecture": (config.get("architectures") or [None])[0],
-        "parameters": sum(_parameters(header) for header in headers),
+        "parameters": sum(_parameters(header, _packed_bits(quantization)) for header in headers),
         "dtype": _main_dtype(headers),
         "max_position_embeddings": text.get("max_position_embeddings"),
         "vocab_size": text.get("vocab_size"),
@@ -81,13 +97,23 @@ def safetensors_header(file: Path) -> dict[str, dict[str, Any]]:
     return header
 
 
-def _parameters(header: dict[str, dict[str, Any]]) -> int:
+def _packed_bits(quantization: dict[str, Any]) -> int:
+    """Return the bits a weight takes where several share an integer."""
+    groups = quantization.get("config_groups") or {}
+    weights = next((group.get("weights") for group in groups.values()), None) or {}
+    return quantization.get("bits") or weights.get("num_bits") or 4
+
+
+def _parameters(header: dict[str, dict[str, Any]], packed_bits: int) -> int:
     total = 0
     for name, entry in header.items():
         if name.endswith(_QUANTIZATION_STATE) or ".quant_state." in name:
             continue
         packed_4bit = entry["dtype"] == "U8" and f"{name}.absmax" in header
-        total += math.prod(entry["shape"]) * (2 if packed_4bit else 1)
+        each = 2 if packed_4bit else 1
+        if name.endswith(_PACKED_IN_INT32):
+            each = _INT32_BITS // packed_bits
+        total += math.prod(entry["shape"]) * each
     return total
 
 

@@ -8,12 +8,12 @@ yet and says so. Where a run happens (device, paths, ports) is `Runtime`, in its
 from swiftcore.recipe.sections.base import Dtype, Name, Section
 from swiftcore.recipe.sections.data import CleaningSection, DataSection, DocumentsSection
 from swiftcore.recipe.sections.model import ModelSection, ScratchModel
+from swiftcore.recipe.sections.quantize import QuantizeSection
 from swiftcore.recipe.sections.results import (
     DeploySection,
     EvaluateSection,
     Gate,
     MergeSection,
-    QuantizeSection,
 )
 from swiftcore.recipe.sections.template import TemplateSection
 from swiftcore.recipe.sections.train import Strategy, TrainSection

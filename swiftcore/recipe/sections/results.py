@@ -1,4 +1,4 @@
-"""The sections of what comes after training: merge, quantize, evaluate, deploy."""
+"""The sections of what comes after training but for quantize: merge, evaluate, deploy."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from pydantic import (
     Field,
 )
 
-from swiftcore.recipe.sections.base import Dtype, Name, Section
+from swiftcore.recipe.sections.base import Name, Section
 
 
 class MergeSection(Section):
@@ -17,25 +17,6 @@ class MergeSection(Section):
         default=1e-3,
         gt=0,
         description="largest allowed |merged - adapter| over all logits, float32",
-    )
-
-
-class QuantizeSection(Section):
-    """Storing the weights in fewer bits."""
-
-    quant_method: Literal["bnb"] = Field(default="bnb", description="quantization library")
-    quant_bits: Literal[4, 8] = Field(default=4, description="bits a weight")
-    bnb_4bit_quant_type: Literal["nf4", "fp4"] = Field(default="nf4", description="4-bit code book")
-    bnb_4bit_use_double_quant: bool = Field(default=True, description="quantize the scales as well")
-    bnb_4bit_compute_dtype: Dtype | None = Field(
-        default=None, description="type of the matmul; default: the model's"
-    )
-    quant_n_samples: int = Field(default=64, ge=1, description="rows that measure the recovery")
-    min_recovery: float = Field(
-        default=0.95,
-        ge=0,
-        le=1,
-        description="least share of the unquantized next-token accuracy to keep",
     )
 
 

@@ -13,11 +13,11 @@ from swiftcore.recipe.optimization import (
 from swiftcore.recipe.sections.base import Name
 from swiftcore.recipe.sections.data import DataSection
 from swiftcore.recipe.sections.model import ModelSection
+from swiftcore.recipe.sections.quantize import QuantizeSection
 from swiftcore.recipe.sections.results import (
     DeploySection,
     EvaluateSection,
     MergeSection,
-    QuantizeSection,
 )
 from swiftcore.recipe.sections.template import TemplateSection
 from swiftcore.recipe.sections.train import TrainSection

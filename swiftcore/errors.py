@@ -121,6 +121,16 @@ class ModelMissing(EnvironmentMissing, FileNotFoundError):
     """The base model can't be found where the recipe says."""
 
 
+class BackendMissing(EnvironmentMissing):
+    """A tool that runs in an environment of its own is not installed, or can't be here."""
+
+
+class BackendFailed(EnvironmentMissing):
+    """A tool in its own environment crashed, was killed, took too long or answered nonsense."""
+
+    title = "backend"
+
+
 class StoreFull(EnvironmentMissing, OSError):
     """The disk has no room for what is about to be written."""
 

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -47,6 +48,21 @@ def die_with_parent(parent_pid: int) -> None:
     # The parent may have ended before the line above took effect.
     if os.getppid() != parent_pid:
         os._exit(1)
+
+
+def tied_to_this_process(command: Sequence[str]) -> list[str]:
+    """Return a command line that runs a foreign program and, on Linux, ends it with this process.
+
+    Start it from a thread that waits for its end: the kernel looks at the thread.
+    """
+    program = "import sys; from swiftcore.processes import run_tied; run_tied(sys.argv[1:])"
+    return [sys.executable, "-c", program, str(os.getpid()), *command]
+
+
+def run_tied(arguments: Sequence[str]) -> None:
+    """Become the program of `tied_to_this_process`: the parent's id, then its command line."""
+    die_with_parent(int(arguments[0]))
+    os.execvp(arguments[1], arguments[1:])
 
 
 def _portable_start(pid: int) -> float | None:

@@ -41,14 +41,15 @@ def full_disk_reported(root: Path, half_written: Path | None = None) -> Iterator
     except StoreFull:
         raise
     except Exception as err:
-        if not _says_full(err):
+        if not says_full(err):
             raise
         if half_written is not None:
             shutil.rmtree(half_written, ignore_errors=True)
         raise _full(root, f"the disk filled up while writing ({_first_line(err)})") from err
 
 
-def _says_full(err: BaseException | None) -> bool:
+def says_full(err: BaseException | None) -> bool:
+    """Tell whether an error, or what caused it, is a full disk."""
     while err is not None:
         if isinstance(err, OSError) and err.errno in _FULL:
             return True

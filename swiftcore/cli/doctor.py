@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from swiftcore.cli.env import backend_rows, print_backends
 from swiftcore.cli.options import Parser, add_store, opened_store, print_json
 from swiftcore.errors import EnvironmentMissing
 
@@ -44,13 +45,16 @@ def main(argv: Sequence[str]) -> int:
     add_store(parser)
     options = parser.parse_args(argv[1:])
     findings = [*_machine(opened_store(options).root), *_packages()]
+    backends = backend_rows()
     if options.json:
-        print_json([asdict(finding) for finding in findings])
+        print_json({"findings": [asdict(finding) for finding in findings], "backends": backends})
     else:
         for finding in findings:
             mark = "ok  " if finding.ok else "MISS"
             hint = f"  -> {finding.do}" if finding.do and not finding.ok else ""
             print(f"{mark} {finding.name:<14}{finding.found}{hint}")
+        print()
+        print_backends(backends)
     return 0 if all(finding.ok for finding in findings) else EnvironmentMissing.exit_code
 
 

@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dataset": ("swiftcore.cli.dataset", "turn documents, code and data files into training rows"),
     "template": ("swiftcore.cli.template", "list templates; show rows as tokens; compare"),
     "args": ("swiftcore.cli.args", "list every argument and whether it works"),
+    "env": ("swiftcore.cli.env", "install, check and remove the environments of backends"),
     "doctor": ("swiftcore.cli.doctor", "check that this machine can do the work"),
 }
 EXIT_INTERRUPTED = 130

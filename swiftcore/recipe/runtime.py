@@ -113,6 +113,14 @@ class Runtime(BaseModel):
     check_memory: bool = Field(
         default=True, description="refuse a training that this machine's memory can't hold"
     )
+    backends_dir: Path | None = Field(
+        default=None,
+        description="folder of the backends' environments; default: SWIFTCORE_BACKENDS, else "
+        "swiftcore/backends in the user's cache",
+    )
+    install_backends: bool = Field(
+        default=False, description="install a backend that a step needs, when it is not there"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="log level"
     )

@@ -1,6 +1,7 @@
 """Names that packages import late: type checkers and the running program see the same ones."""
 
 import ast
+import gc
 import importlib
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import swiftcore
-from swiftcore.lazy import import_without, late_names
+from swiftcore.lazy import import_without, late_names, uncollected
 from tests.making import REPO
 
 PACKAGES = sorted(
@@ -75,3 +76,20 @@ def test_a_package_seems_absent_during_an_import_and_is_there_again_afterwards(
     with pytest.raises(ModuleNotFoundError):
         import_without("no_such_module", ["wanted_by_few"])
     assert "wanted_by_few" not in sys.modules
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_nothing_is_collected_inside_and_what_was_made_there_is_left_alone_afterwards(
+    enabled: bool,
+) -> None:
+    gc.unfreeze()
+    if not enabled:
+        gc.disable()
+    try:
+        with uncollected():
+            assert not gc.isenabled()
+        assert gc.isenabled() is enabled
+        assert gc.get_freeze_count() > 1000
+    finally:
+        gc.unfreeze()
+        gc.enable()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from swiftcore.atomic import write_text_synced
 from swiftcore.errors import SwiftError
-from swiftcore.lazy import import_without
+from swiftcore.lazy import import_without, uncollected
 from swiftcore.processes import die_with_parent
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ def serve(arguments: argparse.Namespace) -> None:
 
 
 def _build_app(arguments: argparse.Namespace) -> "tuple[FastAPI, Limits]":
-    # Losses of object detection want scipy, accelerate's settings for SageMaker boto3.
-    import_without("swiftcore.generation.engine", ("boto3", "scipy"))
+    with uncollected():
+        _import_engine(arguments)
     from swiftcore.generation.batcher import Batcher
     from swiftcore.generation.engine import TransformersEngine
     from swiftcore.models import load_tokenizer
@@ -133,6 +133,19 @@ def _build_app(arguments: argparse.Namespace) -> "tuple[FastAPI, Limits]":
         fingerprint=arguments.fingerprint,
     )
     return create_app(service, api_key=os.environ.get(API_KEY_VARIABLE) or None), limits
+
+
+def _import_engine(arguments: argparse.Namespace) -> None:
+    # Losses of object detection want scipy, accelerate's settings for SageMaker boto3.
+    import_without("swiftcore.generation.engine", ("boto3", "scipy"))
+    if arguments.adapter is None:
+        return
+    from swiftcore.models import require_model_folder
+    from swiftcore.models.loading import is_quantized
+
+    if not is_quantized(require_model_folder(arguments.model)):
+        # peft alone takes 0.4 CPU seconds, with bitsandbytes 2.6.
+        import_without("peft", ("bitsandbytes", "datasets", "torchao"))
 
 
 if __name__ == "__main__":

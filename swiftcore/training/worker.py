@@ -10,11 +10,12 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from swiftcore.errors import Cancelled
-from swiftcore.lazy import import_without
+from swiftcore.lazy import import_without, uncollected
 from swiftcore.models.base_record import refuse_other_base
 from swiftcore.models.loading import is_quantized
 from swiftcore.processes import die_with_parent
@@ -72,11 +73,10 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
         check_targets(eval_rows, "val", job)
     _stop_if_asked(asked, None)
 
+    _import_libraries()
     import torch
 
     torch.set_num_threads(job.num_threads)
-    # Losses of object detection want scipy, accelerate's settings for SageMaker boto3.
-    import_without("swiftcore.training.trainer", ("boto3", "scipy"))
 
     from swiftcore.training.arguments import last_step, total_steps, training_arguments
     from swiftcore.training.batches import plan_batches
@@ -173,6 +173,16 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
         resumed_from=begun["resumed_from"],
         notes=notes,
     )
+
+
+def _import_libraries() -> None:
+    if "swiftcore.training.trainer" in sys.modules:
+        return
+    with uncollected():
+        # Losses of object detection want scipy, accelerate's settings for SageMaker boto3.
+        import_without("swiftcore.training.trainer", ("boto3", "scipy"))
+        for name in ("models.loading", "training.objectives", "training.outputs", "tuners.prepare"):
+            import_module(f"swiftcore.{name}")
 
 
 def _require_room(job: TrainJob, longest: int) -> None:

@@ -95,7 +95,6 @@ _REASONS = {
     "hub_model_id": _HUB,
     "hub_private_repo": _HUB,
     "lazy_tokenize": "rows are encoded once, in the template stage, and reused from then on",
-    "sequence_parallel_size": "rows on several devices are not built yet; train.fsdp saves memory",
     "deepspeed_autotp_size": "tensor parallelism is not built; train.deepspeed: zero3 saves more",
     "use_flash_ckpt": "DLRover is not needed: async_save copies a checkpoint to memory, and "
     "writes it while training goes on",

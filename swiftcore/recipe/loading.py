@@ -83,7 +83,8 @@ def build_recipe(
 
 def _counted_for(recipe: Recipe, runtime: Runtime) -> Recipe:
     """Write the number of processes into the recipe where it changes what a step is made of."""
-    train, num_processes = recipe.train, runtime.processes().world_size
+    train = recipe.train
+    num_processes = runtime.processes().readers(train.sequence_parallel_size)
     counted = train.data_parallel_size is not None
     if counted or train.rows_a_step(num_processes) == train.rows_a_step(1):
         return recipe

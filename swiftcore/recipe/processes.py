@@ -40,6 +40,23 @@ class Processes(BaseModel):
         """Processes on all machines."""
         return self.per_node * self.nodes
 
+    def readers(self, sharers: int) -> int:
+        """Return how many of them read rows of their own when so many share each sequence.
+
+        Raises:
+            UsageError: they can't be divided into groups of that size.
+        """
+        if self.world_size % sharers:
+            raise UsageError(
+                "the processes can't be divided into groups that share the tokens of a sequence",
+                where="train.sequence_parallel_size",
+                found=f"groups of {sharers}, and {self.world_size} processes in all",
+                expected="a number of processes that train.sequence_parallel_size divides",
+                do=f"set NPROC_PER_NODE={sharers}, or a multiple; or lower "
+                "train.sequence_parallel_size",
+            )
+        return self.world_size // sharers
+
     def rank(self, local_rank: int) -> int:
         """Return the rank over all machines of a process of this one."""
         return self.node_rank * self.per_node + local_rank

@@ -36,7 +36,7 @@ def last_step(job: TrainJob, num_rows: int) -> int:
 def steps_an_epoch(job: TrainJob, num_rows: int) -> int:
     """Return the number of optimizer steps of a pass over the rows."""
     micro, accumulation = job.batch_plan()
-    rounds = math.ceil(num_rows / (micro * job.processes.world_size))
+    rounds = math.ceil(num_rows / (micro * job.readers()))
     return math.ceil(rounds / accumulation)
 
 

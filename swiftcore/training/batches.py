@@ -58,7 +58,7 @@ def plan_batches(job: TrainJob, rows: EncodedRows, eval_rows: EncodedRows | None
     longest = max(max(rows.lengths), max(eval_rows.lengths, default=0) if eval_rows else 0)
     if not train.packing:
         micro, accumulation = job.batch_plan()
-        sharers = job.processes.world_size
+        sharers = job.readers()
         order = RowOrder(
             rows.lengths,
             seed=train.seed,

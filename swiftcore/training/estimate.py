@@ -91,7 +91,7 @@ def estimate_memory(job: TrainJob, longest: int, shape: ModelShape | None = None
     weights = _weight_bytes(job, shape, held)
     trained = trained_size(shape, job.tuner).entries
     at_once = trained_at_once(shape, job.tuner, trained)
-    tokens = job.batch_plan()[0] * longest
+    tokens = job.batch_plan()[0] * math.ceil(longest / job.train.sequence_parallel_size)
     optimizer = state_bytes(shape, job.train, job.tuner, at_once, trained_bytes)
     on_host = not job.device.startswith("cuda")
     return MemoryEstimate(

@@ -60,6 +60,14 @@ class TrainJob(BaseModel):
         description="rows a forward, when memory does not allow the recipe's number",
     )
 
+    def readers(self) -> int:
+        """Return how many processes read rows of their own; those that share tokens are one.
+
+        Raises:
+            UsageError: the processes can't be divided into groups that share tokens.
+        """
+        return self.processes.readers(self.train.sequence_parallel_size)
+
     def batch_plan(self) -> tuple[int, int]:
         """Return (rows a forward, accumulation steps) of each process.
 
@@ -68,7 +76,7 @@ class TrainJob(BaseModel):
         Raises:
             UsageError: the processes can't share a step's rows evenly.
         """
-        sharers = self.processes.world_size
+        sharers = self.readers()
         step = self.train.rows_a_step(self.train.data_parallel_size or sharers)
         if step % sharers:
             raise UsageError(

@@ -14,7 +14,7 @@ Shapes: B rows, T tokens, D width, V vocabulary, N label tokens.
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ from swiftcore.training.forward import replace_forward, unwrapped
 from swiftcore.training.heads import Head, body_states, examine_head, replay, whole_states
 from swiftcore.training.row_layout import RowLayout, laid_out
 from swiftcore.training.rows import IGNORED
+
+if TYPE_CHECKING:
+    from swiftcore.training.token_group import TokenGroup
 
 # Label tokens a chunk: logits of 256 x 151,936 in float32 are 148 MiB.
 _CHUNK_TOKENS = 256
@@ -56,11 +59,14 @@ class LabelLossOptions:
         token_loss: the loss of a token.
         balance: weight of an expert model's balance loss.
         figures: also return each label token's loss and whether it has the highest logit.
+        group: processes that share the tokens of each sequence; the total is then that of this
+            process's tokens, and the figures are those of all.
     """
 
     token_loss: TokenLoss = cross_entropy
     balance: float = 0.0
     figures: bool = False
+    group: "TokenGroup | None" = None
 
 
 class LabelLosses(NamedTuple):
@@ -236,28 +242,29 @@ def label_losses(
         options: default: cross-entropy alone.
     """
     head, options = head or examine_head(model), options or LabelLossOptions()
-    places, layout = _places(row_lengths, input_ids.device)
-    inputs = {"input_ids": input_ids, **places}
+    inputs, layout = _inputs(input_ids, row_lengths, options.group)
     if options.balance:
         inputs["output_router_logits"] = True
         if row_lengths is None and lengths is not None:
             inputs["attention_mask"] = _mask(input_ids, lengths)
-    target_BT = labels[:, 1:]
+    target_BT = _of_next(labels, IGNORED, options.group)
     chosen_BT = target_BT != IGNORED
     target_N = target_BT[chosen_BT]
     weight_N = (
         torch.ones_like(target_N, dtype=torch.float32)
         if loss_weights is None
-        else loss_weights[:, 1:][chosen_BT].float()
+        else _of_next(loss_weights, 0.0, options.group)[chosen_BT].float()
     )
     with layout:
         states = whole_states if head.kind == "whole" else body_states
         found_BT, balance = states(model, **inputs)
-    found_N = found_BT[:, :-1][chosen_BT]
+    found_N = found_BT[chosen_BT]
     total, losses_N, hits_N = _summed(model, head, options, found_N, target_N, weight_N)
     weighted = options.balance * balance if options.balance and balance is not None else None
     if not options.figures:
         return LabelLosses(total, weighted)
+    if options.group is not None:
+        losses_N, hits_N = (options.group.of_all(part, chosen_BT) for part in (losses_N, hits_N))
     return LabelLosses(total, weighted, losses_N, hits_N)
 
 
@@ -299,13 +306,21 @@ def _mask(input_ids: Tensor, lengths: Tensor) -> Tensor:
     return (places[None] < lengths[:, None].to(input_ids.device)).long()
 
 
-def _places(
-    row_lengths: Tensor | None, device: torch.device
+def _of_next(values_BT: Tensor, fill: float, group: "TokenGroup | None") -> Tensor:
+    """Return for each token the value of the one after it, and `fill` for the last."""
+    shifted_BT = functional.pad(values_BT[:, 1:], (0, 1), value=fill)
+    return shifted_BT if group is None else group.part(shifted_BT, fill)
+
+
+def _inputs(
+    input_ids: Tensor, row_lengths: Tensor | None, group: "TokenGroup | None"
 ) -> tuple[dict[str, Any], AbstractContextManager[None]]:
-    if row_lengths is None:
-        return {}, nullcontext()
-    layout = RowLayout(tuple(row_lengths.tolist()))
-    return {"position_ids": layout.position_ids(device)}, laid_out(layout)
+    if row_lengths is None and group is None:
+        return {"input_ids": input_ids}, nullcontext()
+    whole = (input_ids.shape[1],)
+    lengths = whole if row_lengths is None else tuple(row_lengths.tolist())
+    layout = RowLayout(lengths) if group is None else RowLayout.shared(lengths, group)
+    return layout.inputs(input_ids), laid_out(layout)
 
 
 def install_label_loss(

@@ -32,27 +32,35 @@ class Meter:
         work: what the model multiplies with.
         peak_flops: operations a second of the machine at most.
         device: torch device string, for the memory that counts.
-        world_size: processes that each see such batches.
+        readers: processes, or groups of them, that each see such batches.
+        sharers: processes that share the tokens of a batch.
     """
 
     def __init__(
-        self, work: ModelWork, peak_flops: float, device: str, world_size: int = 1
+        self,
+        work: ModelWork,
+        peak_flops: float,
+        device: str,
+        readers: int = 1,
+        sharers: int = 1,
     ) -> None:
         self.peak_flops = peak_flops
         self._work = work
         self._device = device
-        self._world_size = world_size
+        self._readers = readers
+        self._sharers = sharers
         self._window = _Sums()
         self._run = _Sums()
         self._clock = time.perf_counter()
 
     @classmethod
-    def of(cls, model: Any, job: TrainJob, world_size: int = 1) -> "Meter":
+    def of(cls, model: Any, job: TrainJob) -> "Meter":
         """Return the meter of a prepared model, after measuring what the machine can do."""
         halves = {"bfloat16": torch.bfloat16, "float16": torch.float16}
         dtype = halves.get(job.torch_dtype or "", torch.float32)
         peak = job.peak_flops or measure_peak(job.device, dtype)
-        return cls(model_work(model), peak, job.device, world_size)
+        sharers = job.train.sequence_parallel_size
+        return cls(model_work(model), peak, job.device, job.readers(), sharers)
 
     def start(self) -> None:
         """Count time from now on."""
@@ -94,8 +102,8 @@ class Meter:
     def _figures(self, sums: _Sums) -> dict[str, float]:
         found = {"peak_memory_gib": round(peak_memory_bytes(self._device) / 2**30, 3)}
         if sums.seconds > 0:
-            found["tokens_per_second"] = round(sums.tokens * self._world_size / sums.seconds, 1)
-            found["mfu"] = round(sums.flops / sums.seconds / self.peak_flops, 4)
+            found["tokens_per_second"] = round(sums.tokens * self._readers / sums.seconds, 1)
+            found["mfu"] = round(sums.flops / self._sharers / sums.seconds / self.peak_flops, 4)
         return found
 
 

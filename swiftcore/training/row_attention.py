@@ -16,7 +16,7 @@ Shapes: T tokens of all rows, L tokens of one row.
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,9 @@ from torch import Tensor, nn
 from swiftcore.errors import UsageError
 from swiftcore.training.forward import unwrapped
 from swiftcore.training.row_layout import RowLayout, current_layout, laid_out
+
+if TYPE_CHECKING:
+    from swiftcore.training.token_group import TokenGroup
 
 _PREFIX = "swiftcore_rows_"
 # Attention implementations that can be called with one row's queries, keys, values and mask.
@@ -35,6 +38,9 @@ _TRACED = range(5, 9)
 # row to row. Rounding gives 1e-6 in float32 and 0.01 in 16 bits, wrong positions 0.1 and more.
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 _ROUGH_TOLERANCE = 0.05
+
+# (model, what speaks against it) -> the error
+Refusal = Callable[[Any, str], UsageError]
 
 
 @dataclass(frozen=True)
@@ -61,17 +67,13 @@ def attend_by_row(model: Any, longest: int = 1) -> str:
         UsageError: with this model rows side by side don't give what they give alone.
     """
     causal = unwrapped(model)
-    base = str(causal.config._attn_implementation).removeprefix(_PREFIX)
-    if base not in BASES or not causal._can_set_attn_implementation():
-        raise _refusal(causal, f"attention {base!r} that can't be exchanged")
-    _require_steady_positions(causal, longest)
-    _register(base)
+    base = exchangeable(causal, longest, _refusal)
     training = causal.training
     causal.eval()
     try:
         with torch.no_grad():
             alone = _logits_alone(causal)
-        causal.set_attn_implementation(_PREFIX + base)
+        exchange(causal, base)
         seen, difference = _probe(causal, alone)
     except (TypeError, ValueError, AttributeError, RuntimeError, IndexError) as err:
         causal.set_attn_implementation(base)
@@ -82,7 +84,7 @@ def attend_by_row(model: Any, longest: int = 1) -> str:
     if seen:
         shown = ", ".join(map(str, seen))
         problem = f"tokens 5 to 8, the first of a row, depend on tokens {shown}"
-    elif not difference <= _TOLERANCE.get(alone[0].dtype, _ROUGH_TOLERANCE):
+    elif not difference <= tolerance(alone[0].dtype):
         problem = f"logits that differ from those of single rows by {difference:.2g} of their size"
     if problem:
         causal.set_attn_implementation(base)
@@ -93,7 +95,36 @@ def attend_by_row(model: Any, longest: int = 1) -> str:
     )
 
 
-def _require_steady_positions(causal: Any, longest: int) -> None:
+def exchangeable(causal: Any, longest: int, refusal: Refusal) -> str:
+    """Return the name of a model's attention, which can be exchanged for that of this module.
+
+    Args:
+        causal: a causal language model, without what wraps it.
+        longest: tokens of the longest row there will be.
+        refusal: makes an error of a model and what speaks against it.
+
+    Raises:
+        UsageError: it can't.
+    """
+    base = str(causal.config._attn_implementation).removeprefix(_PREFIX)
+    if base not in BASES or not causal._can_set_attn_implementation():
+        raise refusal(causal, f"attention {base!r} that can't be exchanged")
+    _require_steady_positions(causal, longest, refusal)
+    _register(base)
+    return base
+
+
+def exchange(causal: Any, base: str) -> None:
+    """Make a model's attention follow the layout of rows, where there is one."""
+    causal.set_attn_implementation(_PREFIX + base)
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Return how far logits may be from those they should equal, as a share of their size."""
+    return _TOLERANCE.get(dtype, _ROUGH_TOLERANCE)
+
+
+def _require_steady_positions(causal: Any, longest: int, refusal: Refusal) -> None:
     """Refuse rotary embeddings that the longest row of a batch would change for all others."""
     config = causal.config
     whole = getattr(config, "rope_parameters", None) or {}
@@ -103,7 +134,7 @@ def _require_steady_positions(causal: Any, longest: int) -> None:
             "dynamic": getattr(config, "max_position_embeddings", None),
         }.get(rope.get("rope_type", ""))
         if limit is not None and longest > limit:
-            raise _refusal(
+            raise refusal(
                 causal,
                 f"rows of up to {longest} tokens; in a sequence with a row above {limit}, "
                 f"{rope['rope_type']} turns all rows otherwise",
@@ -143,7 +174,9 @@ def _attend(
     """Return the attention of all rows, [1, T, heads, width], and no weights."""
     if not isinstance(attention_mask, RowMasks):
         return attend(module, query, key, value, attention_mask, **kwargs)
-    lengths = list(attention_mask.layout.lengths)
+    lengths, group = list(attention_mask.layout.lengths), attention_mask.layout.group
+    if group is not None:
+        module, query, key, value = _traded(group, module, query, key, value)
     # split, unlike slices, has one backward that joins the parts, not one full tensor a part.
     parts = zip(
         query.split(lengths, dim=2),
@@ -153,7 +186,31 @@ def _attend(
         strict=True,
     )
     outputs = [attend(module, q, k, v, mask, **kwargs)[0] for q, k, v, mask in parts]
-    return torch.cat(outputs, dim=1), None
+    joined = torch.cat(outputs, dim=1)
+    return joined if group is None else group.to_tokens(joined), None
+
+
+class _Regrouped:
+    """A layer's attention that repeats keys and values another number of times."""
+
+    def __init__(self, module: nn.Module, num_key_value_groups: int) -> None:
+        self._module = module
+        self.num_key_value_groups = num_key_value_groups
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+def _traded(
+    group: "TokenGroup", module: Any, query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Any, Tensor, Tensor, Tensor]:
+    """Return a layer's attention, queries, keys and values for the heads of this process."""
+    num_heads, num_key_heads = query.shape[1], key.shape[1]
+    repeats = group.repeats(num_heads, num_key_heads)
+    if repeats > 1:
+        key, value = (part.repeat_interleave(repeats, dim=1) for part in (key, value))
+        module = _Regrouped(module, num_heads // (num_key_heads * repeats))
+    return module, *(group.to_heads(part) for part in (query, key, value))
 
 
 def _mask_sdpa(*args: Any, **kwargs: Any) -> Any:
@@ -191,7 +248,8 @@ def _row_masks(
 ) -> RowMasks:
     if use_vmap:
         raise ValueError("the model lays a mask of its own over the causal one")
-    if q_length != layout.num_tokens or kv_length != q_length:
+    sharers = 1 if layout.group is None else layout.group.size
+    if q_length * sharers != layout.num_tokens or kv_length != q_length:
         raise ValueError(f"a mask for {q_length} x {kv_length} of {layout.num_tokens} tokens")
     zero = torch.zeros((), dtype=torch.long, device=device)
 
@@ -236,11 +294,8 @@ def _probe(causal: Any, alone: list[Tensor]) -> tuple[list[int], float]:
     hook = causal.get_input_embeddings().register_forward_hook(keep)
     try:
         with torch.enable_grad(), laid_out(layout):
-            logits = causal(
-                input_ids=torch.cat(_probed_rows(causal))[None],
-                position_ids=layout.position_ids(causal.device),
-                use_cache=False,
-            ).logits[0]
+            inputs = layout.inputs(torch.cat(_probed_rows(causal))[None])
+            logits = causal(**inputs, use_cache=False).logits[0]
             traced = logits[_TRACED.start : _TRACED.stop].float().logsumexp(-1).sum()
             (gradient,) = torch.autograd.grad(traced, embedded[0])
     finally:

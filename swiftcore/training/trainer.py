@@ -70,7 +70,7 @@ class SwiftTrainer(WeightsTaker, CheckpointWriter):
     ) -> None:
         self.notes = objective.install(model)
         self.tally = Tally()
-        self.meter = Meter.of(model, job, job.processes.world_size)
+        self.meter = Meter.of(model, job)
         self._job = job
         self._batches = batches
         self._objective = objective
@@ -177,7 +177,8 @@ class SwiftTrainer(WeightsTaker, CheckpointWriter):
         self.meter.add_batch(inputs["lengths"].tolist(), targets)
         share = [value / self.world.size, tokens, targets]
         total, all_tokens, all_targets = self.world.sum(share)
-        self.tally.add_batch(total, rows, int(all_tokens), int(all_targets))
+        sharers = self.world.sharers
+        self.tally.add_batch(total, rows, int(all_tokens) // sharers, int(all_targets) // sharers)
         if not math.isfinite(value):
             raise self._not_finite("loss", value, rows)
         if not math.isfinite(total):
@@ -207,7 +208,7 @@ class SwiftTrainer(WeightsTaker, CheckpointWriter):
             return
         counts = self._objective.num_targets(inputs)
         own = self._figures.sums(inputs, outputs) if counts else {}
-        for sums in self.world.gather(own):
+        for sums in self.world.gather_teams(own):
             merge(self.tally.figures, sums)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> float:

@@ -86,6 +86,8 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
     from swiftcore.training.optimizers import check_optimization, describe_optimization
     from swiftcore.training.outputs import write_outputs
     from swiftcore.training.scored import resolved_job
+    from swiftcore.training.token_group import TokenGroup
+    from swiftcore.training.token_sharing import share_tokens
     from swiftcore.training.trainer import SwiftTrainer
     from swiftcore.tuners import count_parameters
 
@@ -109,8 +111,13 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
     held = [job.quantization.describe()] if job.quantization else []
     if job.adapter_dir is not None:
         held.append(f"goes on with the adapter {job.adapter_dir.name}")
+    group = TokenGroup.of(world)
     notes = [*held, *_side_by_side(model, batches), *folding]
-    objective = objective_for(job, tokenizer=tokenizer, side_by_side=batches.side_by_side)
+    if group is not None:
+        notes.append(share_tokens(model, group, world, batches.longest))
+    objective = objective_for(
+        job, tokenizer=tokenizer, side_by_side=batches.side_by_side, group=group
+    )
     trainer = SwiftTrainer(
         model,
         args,

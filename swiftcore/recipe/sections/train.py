@@ -55,6 +55,9 @@ class TrainSection(TrainOptimization, TrainCheckpointing, TrainLosses, Section):
         default=None,
         description="fsdp2, or its settings or their JSON file: weights and optimizer spread out",
     )
+    sequence_parallel_size: int = Field(
+        default=1, ge=1, description="processes that share the tokens of each sequence (Ulysses)"
+    )
     weight_decay: float = Field(default=0.1, ge=0, description="AdamW weight decay")
     adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW beta1")
     adam_beta2: float = Field(default=0.95, ge=0, lt=1, description="AdamW beta2")

@@ -23,6 +23,7 @@ from swiftcore.recipe.sections.template import TemplateSection
 from swiftcore.recipe.sections.train import TrainSection
 from swiftcore.recipe.sections.tuner import TunerSection
 from swiftcore.recipe.tasks import check_task
+from swiftcore.recipe.token_sharing import check_token_sharing
 
 
 class Recipe(BaseModel):
@@ -74,6 +75,7 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _sections_fit_the_task(self) -> "Recipe":
         check_task(self)
+        check_token_sharing(self)
         return self
 
     @model_validator(mode="after")

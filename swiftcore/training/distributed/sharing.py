@@ -2,7 +2,8 @@
 
 A round is what all processes take at a time, N x b rows of the common order. In the last round of
 an epoch rows are dealt out evenly; a process that gets none takes part with a row that counts
-nothing, for the others wait for its gradients.
+nothing, for the others wait for its gradients. Processes that share tokens take the same rows, and
+count as one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,16 +54,16 @@ class Share(Sampler[Any]):
             self._order.set_epoch(epoch)
 
     def __len__(self) -> int:
-        rounds, rest = divmod(len(self._order), self._rows * self._world.size)
+        rounds, rest = divmod(len(self._order), self._rows * self._world.teams)
         return rounds * self._rows + (max(1, self._part(rest)[1]) if rest else 0)
 
     def __iter__(self) -> Iterator[Any]:
         together: list[Any] = []
-        whole = self._rows * self._world.size
+        whole = self._rows * self._world.teams
         for item in self._order:
             together.append(item)
             if len(together) == whole:
-                start = self._rows * self._world.rank
+                start = self._rows * self._world.team
                 yield from together[start : start + self._rows]
                 together = []
         if together:
@@ -71,9 +72,9 @@ class Share(Sampler[Any]):
 
     def _part(self, num_rows: int) -> tuple[int, int]:
         """Return where this process's rows of a last round begin, and how many they are."""
-        each, more = divmod(num_rows, self._world.size)
-        rank = self._world.rank
-        return rank * each + min(rank, more), each + (rank < more)
+        each, more = divmod(num_rows, self._world.teams)
+        team = self._world.team
+        return team * each + min(team, more), each + (team < more)
 
 
 class _Standing(Sequence[Any]):
@@ -102,11 +103,11 @@ def share_batches(batches: Batches, args: "TrainingArguments", world: World) -> 
     """
     if world.size == 1:
         return batches
-    if len(batches.order) < world.size:
+    if len(batches.order) < world.teams:
         raise DataError(
             "there are fewer rows than training processes",
             where="the train split",
-            found=f"{len(batches.order)} rows or packed sequences, {world.size} processes",
+            found=f"{len(batches.order)} rows or packed sequences, {world.teams} processes",
             expected="one for each process, at least",
             do="start fewer processes (NPROC_PER_NODE), or give more rows",
         )
@@ -158,8 +159,11 @@ class SharedObjective:
         return self._objective.inputs(batch)
 
     def divisor(self, batch: Batch) -> float:
-        """Return what a batch adds to the divisor, 0 for a silent one."""
-        return 0 if batch[SILENT] else self._objective.divisor(batch)
+        """Return what a batch adds to the divisor, 0 for a silent one.
+
+        Each process that shares its tokens counts a part of it, and together they count it once.
+        """
+        return 0 if batch[SILENT] else self._objective.divisor(batch) / self._world.sharers
 
     def num_targets(self, batch: Batch) -> int:
         """Return how many targets of a batch carry loss, 0 for a silent one."""
@@ -182,7 +186,7 @@ class _SharedScore:
         """Take in what the model gave for the batches of a round."""
         here = {name: value.cpu() for name, value in batch.items()}
         gave = {name: value.cpu() for name, value in outputs.items() if torch.is_tensor(value)}
-        for one, its in self._world.gather((here, gave)):
+        for one, its in self._world.gather_teams((here, gave)):
             if not one[SILENT]:
                 self._score.add(one, its)
 

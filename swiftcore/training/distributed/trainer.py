@@ -56,7 +56,7 @@ class SharedTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> Tensor:
         """Run one forward and backward pass; a silent batch adds nothing to loss and gradient."""
-        if inputs.pop(SILENT, False):
+        if inputs.get(SILENT, False):
             num_items_in_batch = math.inf
         with self.strategy.backward_pass(model, last=self.accelerator.sync_gradients):
             return super().training_step(model, inputs, num_items_in_batch)

@@ -41,15 +41,32 @@ class World:
         rank: number of this one, from 0.
         local_rank: its number on its machine.
         device: where tensors have to be to go to the others.
+        sharers: processes of a team, which read the same rows and share their tokens.
     """
 
     def __init__(
-        self, size: int = 1, rank: int = 0, local_rank: int = 0, device: str = "cpu"
+        self,
+        size: int = 1,
+        rank: int = 0,
+        local_rank: int = 0,
+        device: str = "cpu",
+        sharers: int = 1,
     ) -> None:
         self.size = size
         self.rank = rank
         self.local_rank = local_rank
+        self.sharers = sharers
         self._device = device
+
+    @property
+    def teams(self) -> int:
+        """Return how many teams there are, each with rows of its own."""
+        return self.size // self.sharers
+
+    @property
+    def team(self) -> int:
+        """Return the number of this process's team, from 0."""
+        return self.rank // self.sharers
 
     @property
     def leads(self) -> bool:
@@ -100,7 +117,9 @@ class World:
                 do="check MASTER_ADDR, MASTER_PORT, NNODES and NODE_RANK on every machine, and "
                 "runtime.ddp_backend",
             ) from err
-        return cls(processes.world_size, rank, local_rank, "cuda" if backend == "nccl" else "cpu")
+        device = "cuda" if backend == "nccl" else "cpu"
+        sharers = job.train.sequence_parallel_size
+        return cls(processes.world_size, rank, local_rank, device, sharers)
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Return the values added up over all processes, the same bits in each."""
@@ -122,6 +141,10 @@ class World:
         values: list[Any] = [None] * self.size
         distributed.all_gather_object(values, value)
         return values
+
+    def gather_teams(self, value: Any) -> list[Any]:
+        """Return one value of each team, in their order, once all processes gave theirs."""
+        return self.gather(value)[:: self.sharers]
 
 
 def agreed_checkpoint(

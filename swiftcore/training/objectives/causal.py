@@ -1,7 +1,7 @@
 """Next-token prediction: weighted cross-entropy over label tokens."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swiftcore.recipe.sections import TrainSection
 from swiftcore.training.batches import Collator, SideBySide
@@ -17,6 +17,9 @@ from swiftcore.training.plugins import plugin
 from swiftcore.training.rows import IGNORED, Row
 from swiftcore.training.token_figures import TokenFigures, TokenScore
 
+if TYPE_CHECKING:
+    from swiftcore.training.token_group import TokenGroup
+
 _INPUTS = ("input_ids", "labels", "loss_weights", "row_lengths")
 
 
@@ -28,6 +31,7 @@ class CausalObjective:
         pad_id: token that fills short rows.
         side_by_side: rows of a batch form one sequence, instead of one padded line each.
         figures: what an evaluation tells beside the loss.
+        group: processes that share the tokens of each sequence.
     """
 
     def __init__(
@@ -37,8 +41,10 @@ class CausalObjective:
         pad_id: int,
         side_by_side: bool,
         figures: TokenFigures | None = None,
+        group: "TokenGroup | None" = None,
     ) -> None:
         self._train = train
+        self._group = group
         self._figures = figures
         self._collator = SideBySide() if side_by_side else Collator(pad_id)
 
@@ -53,6 +59,7 @@ class CausalObjective:
             token_loss=_token_loss(train),
             balance=train.router_aux_loss_coef,
             figures=self._figures is not None,
+            group=self._group,
         )
         return [install_label_loss(model, train.label_logits, options).describe()]
 

@@ -1,6 +1,6 @@
 """Which objective a job has."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swiftcore.errors import UsageError
 from swiftcore.training.job import TrainJob
@@ -12,9 +12,17 @@ from swiftcore.training.objectives.ranking import RankingObjective
 from swiftcore.training.scored import pad_id_of
 from swiftcore.training.token_figures import TokenFigures
 
+if TYPE_CHECKING:
+    from swiftcore.training.token_group import TokenGroup
+
 
 def objective_for(
-    job: TrainJob, *, tokenizer: Any = None, pad_id: int = 0, side_by_side: bool = False
+    job: TrainJob,
+    *,
+    tokenizer: Any = None,
+    pad_id: int = 0,
+    side_by_side: bool = False,
+    group: "TokenGroup | None" = None,
 ) -> Objective:
     """Return the objective of a job.
 
@@ -24,6 +32,7 @@ def objective_for(
             reranker answers.
         pad_id: token that fills short rows, where there is no tokenizer.
         side_by_side: rows of a batch form one sequence, instead of one padded line each.
+        group: processes that share the tokens of each sequence.
 
     Raises:
         UsageError: such a word is not one token.
@@ -41,7 +50,9 @@ def objective_for(
         fits, fits_not = (_token(tokenizer, getattr(train, name), name) for name in names)
         return RankingObjective(task, train, pad_id=pad_id, words=(fits, fits_not))
     figures = TokenFigures.of(job, "val")
-    return CausalObjective(train, pad_id=pad_id, side_by_side=side_by_side, figures=figures)
+    return CausalObjective(
+        train, pad_id=pad_id, side_by_side=side_by_side, figures=figures, group=group
+    )
 
 
 def _token(tokenizer: Any, word: str, name: str) -> int:

@@ -6,6 +6,8 @@ from swiftcore.errors import EnvironmentMissing
 from swiftcore.evaluation.report import EvaluationReport
 
 _COLORS = ("#9aa5b1", "#2f6fde", "#1a9c6b", "#d9822b", "#8b5cc7", "#c23b4e")
+# Figures that are no share have no place on an axis from 0 to 1.
+_UNBOUNDED = "perplexity/"
 
 
 def metric_names(report: EvaluationReport) -> list[str]:
@@ -29,7 +31,7 @@ def write_chart(report: EvaluationReport, path: Path) -> None:
             "the evaluation report draws its chart with matplotlib, which is not installed",
             do="pip install matplotlib",
         ) from err
-    metrics = metric_names(report)
+    metrics = [name for name in metric_names(report) if not name.startswith(_UNBOUNDED)]
     figure = Figure(figsize=(max(6.0, 1.8 * len(metrics) + 2), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

@@ -98,3 +98,29 @@ def estimate(
         values, confidence=confidence, num_resamples=num_resamples, seed=seed
     )
     return Estimate(mean, low, high, n, "bootstrap")
+
+
+def weighted_estimate(
+    values: Sequence[float],
+    weights: Sequence[float],
+    *,
+    confidence: float = 0.95,
+    num_resamples: int = 1000,
+    seed: int = 42,
+) -> Estimate:
+    """Return the weighted mean of the values; rows are resampled whole, with their weights.
+
+    So a row of many instructions or tokens counts as often as it has some, and what belongs to one
+    row is never taken for independent.
+    """
+    scores = np.asarray(values, dtype=np.float64)
+    masses = np.asarray(weights, dtype=np.float64)
+    mean = float((scores * masses).sum() / masses.sum())
+    rng = np.random.default_rng(seed)
+    means = np.empty(num_resamples)
+    for draw in range(num_resamples):
+        rows = rng.integers(scores.size, size=scores.size)
+        means[draw] = (scores[rows] * masses[rows]).sum() / masses[rows].sum()
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Estimate(mean, float(low), float(high), len(values), "bootstrap")

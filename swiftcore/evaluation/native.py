@@ -9,18 +9,30 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from swiftcore.errors import Cancelled, DataError, EnvironmentMissing, SwiftError, TransientError
+from swiftcore.errors import DataError
 from swiftcore.evaluation.agent import agent_step_metrics, react_from_output
+from swiftcore.evaluation.answering import Answer, TemplatedEngine, answer_prompts, written_prompt
+from swiftcore.evaluation.benchmarks.responding import LocalModel
+from swiftcore.evaluation.benchmarks.running import run_benchmarks
 from swiftcore.evaluation.intervals import Estimate, estimate
 from swiftcore.evaluation.overlap import contamination
-from swiftcore.evaluation.report import AnsweredSample, CandidateResult, EvaluationReport
+from swiftcore.evaluation.report import (
+    AnsweredSample,
+    CandidateResult,
+    EvaluationReport,
+    report_settings,
+    summarize,
+)
 from swiftcore.evaluation.samples import Sample, rows_digest, samples_of_rows
-from swiftcore.generation import Completion, SamplingParams
+from swiftcore.generation import SamplingParams
 from swiftcore.progress import Progress
 from swiftcore.recipe.sections import EvaluateSection
 from swiftcore.scores.text import exact_match, numbers_agree, rouge_l, without_thinking
+
+if TYPE_CHECKING:
+    from swiftcore.evaluation.benchmarks.planning import PlannedBenchmark
 
 # Step metrics by the name they carry in reports; the easy and hard halves of F1 stay out of them.
 _REPORTED = {
@@ -30,48 +42,6 @@ _REPORTED = {
     "F1": "Avg.F1",
     "Rouge-L": "Rouge-L",
 }
-
-
-class Encoded(Protocol):
-    """A prompt as tokens and as the text they stand for."""
-
-    @property
-    def input_ids(self) -> list[int]:
-        """Token ids of the prompt."""
-        ...
-
-    @property
-    def text(self) -> str:
-        """Exact text of the tokens."""
-        ...
-
-
-class PromptTemplate(Protocol):
-    """Writes a row as a prompt; `swiftcore.template.Template` is one."""
-
-    def encode(self, row: Mapping[str, Any], mode: Any = ...) -> Any:
-        """Return the row's `Encoded` prompt in mode "infer"."""
-        ...
-
-
-class TemplatedEngine(Protocol):
-    """An engine together with the template its model was trained with."""
-
-    @property
-    def template(self) -> PromptTemplate:
-        """The template that writes prompts."""
-        ...
-
-    def generate(
-        self,
-        prompts: Sequence[list[int]],
-        params: SamplingParams,
-        *,
-        batch_size: int,
-        progress: Progress | None = None,
-    ) -> list[Completion]:
-        """Answer all prompts, in order."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -87,15 +57,6 @@ class Candidate:
     size_bytes: int
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """A prompt and its completion, or why there is none."""
-
-    prompt: str
-    completion: Completion | None
-    error: str | None
-
-
 def evaluate_candidates(
     section: EvaluateSection,
     candidates: Sequence[Candidate],
@@ -104,6 +65,7 @@ def evaluate_candidates(
     *,
     load_engine: Callable[[Candidate], TemplatedEngine],
     train_rows: Iterable[Mapping[str, Any]] | None = None,
+    benchmarks: "Sequence[PlannedBenchmark]" = (),
     progress: Progress | None = None,
 ) -> EvaluationReport:
     """Let every candidate answer the same steps, score them and write the report files.
@@ -115,13 +77,14 @@ def evaluate_candidates(
         out_dir: folder for the files that `report` lists.
         load_engine: makes the engine of one candidate; it is dropped before the next is made.
         train_rows: training rows, to check the test prompts for contamination.
+        benchmarks: what is asked beside the rows.
         progress: hears of every answered step of all candidates.
 
     Raises:
-        DataError: there is no test row.
+        DataError: there is no test row, and no benchmark either.
     """
     chosen = list(rows)[: section.eval_limit]
-    if not chosen:
+    if not chosen and not benchmarks:
         raise DataError(
             "there are no test rows to evaluate",
             where="data.test_dataset",
@@ -132,26 +95,45 @@ def evaluate_candidates(
     results: dict[str, CandidateResult] = {}
     answered: dict[str, list[AnsweredSample]] = {}
     for position, candidate in enumerate(candidates):
-        part = _Part(progress, position, len(candidates), candidate.name)
-        answers, seconds = _answer_all(load_engine(candidate), samples, section, part)
+        part = Part(progress, position, len(candidates), candidate.name)
+        engine = load_engine(candidate)
+        answers, seconds = _answer_all(engine, samples, section, part)
         scored = [_score(s, a, section) for s, a in zip(samples, answers, strict=True)]
-        answered[candidate.name] = scored
-        results[candidate.name] = _summarize(scored, candidate, section, seconds)
+        metrics = aggregate(scored, section)
+        model = LocalModel(engine, section.eval_batch_size)
+        more = run_benchmarks(benchmarks, model, section, part)
+        answered[candidate.name] = scored + more.samples
+        results[candidate.name] = summarize(
+            scored + more.samples,
+            metrics | more.metrics,
+            candidate.size_bytes,
+            seconds + more.seconds,
+            more.subsets,
+        )
+    asked = [*chosen, *(question.bare for found in benchmarks for question in found.questions)]
     report = EvaluationReport(
-        num_rows=len(chosen),
-        num_samples=len(samples),
-        test_digest=rows_digest(chosen),
-        settings=section.model_dump(mode="json"),
+        num_rows=len(asked),
+        num_samples=len(samples) + len(asked) - len(chosen),
+        test_digest=test_digest(chosen, benchmarks),
+        settings=report_settings(section),
         candidates=results,
         samples=answered,
-        contamination=None if train_rows is None else contamination(train_rows, chosen).as_dict(),
+        contamination=None if train_rows is None else contamination(train_rows, asked).as_dict(),
+        benchmarks={found.name: found.as_dict() for found in benchmarks},
     )
     report.write(Path(out_dir))
     return report
 
 
+def test_digest(rows: Sequence[Mapping[str, Any]], benchmarks: "Sequence[PlannedBenchmark]") -> str:
+    """Return the digest that two reports share when they asked the same."""
+    if not benchmarks:
+        return rows_digest(rows)
+    return rows_digest([*rows, *({found.name: found.digest} for found in benchmarks)])
+
+
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """One candidate's share of the whole progress."""
 
     whole: Progress | None
@@ -168,76 +150,19 @@ class _Part:
 
 def _answer_all(
     engine: TemplatedEngine, samples: Sequence[Sample], section: EvaluateSection, progress: Progress
-) -> tuple[list[_Answer], float]:
+) -> tuple[list[Answer], float]:
     """Return an answer a sample, and the seconds that generation took."""
-    prompts = [_prompt(engine.template, sample) for sample in samples]
-    askable = [ids for ids, _, error in prompts if error is None]
+    prompts = [written_prompt(engine.template, s.prompt_row, s.error) for s in samples]
     params = SamplingParams(
         max_new_tokens=section.max_new_tokens, temperature=section.temperature, seed=section.seed
     )
     started = time.perf_counter()
-    outcomes = iter(_generate(engine, askable, params, section.eval_batch_size, progress))
-    seconds = time.perf_counter() - started
-    answers = []
-    for _, text, error in prompts:
-        outcome = error if error is not None else next(outcomes)
-        failed = isinstance(outcome, str)
-        answers.append(_Answer(text, None if failed else outcome, outcome if failed else None))
-    return answers, seconds
+    answers = answer_prompts(engine, prompts, params, section.eval_batch_size, progress)
+    return answers, time.perf_counter() - started
 
 
-def _prompt(template: PromptTemplate, sample: Sample) -> tuple[list[int], str, str | None]:
-    if sample.error is not None:
-        return [], "", sample.error
-    try:
-        encoded = template.encode(sample.prompt_row, mode="infer")
-        return list(encoded.input_ids), encoded.text or "", None
-    except Exception as err:
-        _raise_unless_of_this_row(err)
-        return [], "", _described(err)
-
-
-def _generate(
-    engine: TemplatedEngine,
-    prompts: Sequence[list[int]],
-    params: SamplingParams,
-    batch_size: int,
-    progress: Progress,
-) -> list[Completion | str]:
-    """Answer prompts; where that fails, halve the list until the guilty prompt stands alone."""
-    if not prompts:
-        return []
-    try:
-        return list(engine.generate(prompts, params, batch_size=batch_size, progress=progress))
-    except Exception as err:
-        _raise_unless_of_this_row(err)
-        if len(prompts) == 1:
-            return [_described(err)]
-    middle = len(prompts) // 2
-    return [
-        outcome
-        for half in (prompts[:middle], prompts[middle:])
-        for outcome in _generate(engine, half, params, batch_size, progress)
-    ]
-
-
-def _raise_unless_of_this_row(err: Exception) -> None:
-    """Let errors through that say nothing about a row: they would fail every other one too."""
-    if isinstance(err, Cancelled | EnvironmentMissing | TransientError | MemoryError):
-        raise err
-
-
-def _described(err: Exception) -> str:
-    """Put an error in one line, without the position in a batch that only this call knew."""
-    if isinstance(err, SwiftError):
-        found = f" (found {err.found})" if err.found else ""
-        return f"{type(err).__name__}: {err.message}{found}"
-    return f"{type(err).__name__}: {err}"
-
-
-def _score(sample: Sample, answer: _Answer, section: EvaluateSection) -> AnsweredSample:
-    completion = answer.completion
-    output = completion.text if completion else ""
+def _score(sample: Sample, answer: Answer, section: EvaluateSection) -> AnsweredSample:
+    completion, output = answer.completion, answer.text
     return AnsweredSample(
         row=sample.row_index,
         step=sample.step,
@@ -245,7 +170,7 @@ def _score(sample: Sample, answer: _Answer, section: EvaluateSection) -> Answere
         output=output,
         target=sample.target,
         metrics=sample_metrics(sample, output, section.metrics),
-        finish_reason=completion.finish_reason if completion else "error",
+        finish_reason=answer.finish_reason,
         completion_tokens=completion.completion_tokens if completion else 0,
         error=answer.error,
     )
@@ -289,23 +214,3 @@ def aggregate(scored: Sequence[AnsweredSample], section: EvaluateSection) -> dic
         )
         for name in ordered
     }
-
-
-def _summarize(
-    scored: Sequence[AnsweredSample],
-    candidate: Candidate,
-    section: EvaluateSection,
-    seconds: float,
-) -> CandidateResult:
-    num_failed = sum(sample.error is not None for sample in scored)
-    generated = sum(sample.completion_tokens for sample in scored)
-    return CandidateResult(
-        metrics=aggregate(scored, section),
-        coverage=1 - num_failed / len(scored),
-        num_failed=num_failed,
-        truncated=sum(sample.finish_reason == "length" for sample in scored),
-        size_bytes=candidate.size_bytes,
-        generated_tokens=generated,
-        seconds=seconds,
-        tokens_per_second=generated / seconds if seconds > 0 else 0.0,
-    )

@@ -5,6 +5,7 @@ import html
 from collections.abc import Iterable
 
 from swiftcore.evaluation.chart import metric_names
+from swiftcore.evaluation.intervals import Estimate
 from swiftcore.evaluation.report import LOWER_IS_BETTER, AnsweredSample, EvaluationReport
 
 _STYLE = """
@@ -33,14 +34,37 @@ def report_page(report: EvaluationReport, chart_png: bytes) -> str:
         _table(report),
         f"<p>Small print under a value: {_percent(report)} confidence interval and number of "
         "steps the metric applies to. Lower is better for "
-        f"{', '.join(sorted(LOWER_IS_BETTER))}.</p>",
+        f"{', '.join(_lower_is_better(report))}.</p>",
         f'<img alt="metrics with confidence intervals" src="data:image/png;base64,{chart}">',
+        *(_subsets(report, name) for name in _with_subsets(report)),
         *(_failures(report, name) for name in report.candidates),
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Evaluation</title>'
         f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(body) + "\n</body></html>\n"
     )
+
+
+def _lower_is_better(report: EvaluationReport) -> list[str]:
+    shown = LOWER_IS_BETTER & set(metric_names(report))
+    return sorted({"HalluRate"} | shown)
+
+
+def _with_subsets(report: EvaluationReport) -> list[str]:
+    results = report.candidates.values()
+    return list(dict.fromkeys(name for found in results for name in found.subsets))
+
+
+def _subsets(report: EvaluationReport, benchmark: str) -> str:
+    """Return the table of a benchmark's parts."""
+    names = list(report.candidates)
+    found = {name: report.candidates[name].subsets.get(benchmark, {}) for name in names}
+    rows = [_row("", (html.escape(name) for name in names), "th")]
+    parts = [(part, m) for part_of in found.values() for part in part_of for m in part_of[part]]
+    for part, metric in dict.fromkeys(parts):
+        scores = (found[name].get(part, {}).get(metric) for name in names)
+        rows.append(_row(f"{part}: {metric}", map(_score, scores)))
+    return f"<h2>{html.escape(benchmark)}, part by part</h2><table>{''.join(rows)}</table>"
 
 
 def _percent(report: EvaluationReport) -> str:
@@ -81,7 +105,10 @@ def _row(title: str, cells: Iterable[str], tag: str = "td") -> str:
 
 
 def _score_cell(report: EvaluationReport, name: str, metric: str) -> str:
-    found = report.candidates[name].metrics.get(metric)
+    return _score(report.candidates[name].metrics.get(metric))
+
+
+def _score(found: Estimate | None) -> str:
     if found is None:
         return "&ndash;"
     return f"{found.value:.3f}<small>{found.low:.3f} to {found.high:.3f}, n&nbsp;{found.n}</small>"
@@ -112,13 +139,22 @@ def _failures(report: EvaluationReport, name: str) -> str:
 def _failure(sample: AnsweredSample) -> str:
     scores = ", ".join(f"{name} {value:.2f}" for name, value in sample.metrics.items())
     parts = [("target", sample.target), ("answer", sample.output), ("prompt", sample.prompt)]
-    if sample.error is not None:
-        parts.insert(0, ("error", sample.error))
+    if sample.extracted is not None:
+        parts.insert(0, ("read as", sample.extracted))
+    for label, said in (("why", sample.note), ("error", sample.error)):
+        if said is not None:
+            parts.insert(0, (label, said))
     shown = "".join(f"{label}<pre>{_shorten(text)}</pre>" for label, text in parts)
     return (
-        f"<details><summary>row {sample.row}, step {sample.step}: {html.escape(scores)} "
+        f"<details><summary>{_place(sample)}, step {sample.step}: {html.escape(scores)} "
         f"({html.escape(sample.finish_reason)})</summary>{shown}</details>"
     )
+
+
+def _place(sample: AnsweredSample) -> str:
+    if sample.benchmark is None:
+        return f"row {sample.row}"
+    return html.escape(f"{sample.benchmark}, {sample.subset}, row {sample.row}")
 
 
 def _shorten(text: str) -> str:

@@ -16,6 +16,8 @@ from swiftcore.generation.rows import RowBatch
 from swiftcore.progress import Progress, Silent
 
 _DEFAULT_MODEL_LEN = 2048
+# Logits of every token of a window are held at once.
+_SCORED_WINDOW = 1024
 
 
 class TransformersEngine:
@@ -114,6 +116,42 @@ class TransformersEngine:
         ]
         finished = self._run(requests, batch_size, progress or Silent())
         return [finished[id(request)] for request in requests]
+
+    def log_likelihoods(
+        self,
+        pairs: Sequence[tuple[list[int], list[int]]],
+        *,
+        batch_size: int,
+        progress: Progress | None = None,
+    ) -> list[float]:
+        """Return the log-likelihood of each continuation after its prompt, in nats.
+
+        Raises:
+            UsageError: a prompt or a continuation is empty, or both are longer than the context.
+        """
+        from swiftcore.generation.likelihood import log_likelihoods
+
+        for position, (prompt, continuation) in enumerate(pairs):
+            self.check_prompt([*prompt, *continuation[:-1]], where=f"prompt {position}")
+            if not prompt or not continuation:
+                raise UsageError("nothing to score", where=f"continuation {position}")
+        with self._lock:
+            return log_likelihoods(self.model, pairs, batch_size, progress or Silent())
+
+    def text_ids(self, text: str) -> list[int]:
+        """Return the tokens of plain text, without any that start or end a sequence."""
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def text_windows(self, text: str) -> list[tuple[list[int], list[int]]]:
+        """Cut a text into (token before, tokens to score) windows that cover it.
+
+        The first token is scored after the tokenizer's start token, where it has one.
+        """
+        ids = self.text_ids(text)
+        start = self.tokenizer.bos_token_id
+        ids = [start, *ids] if isinstance(start, int) else ids
+        width = min(self.max_model_len, _SCORED_WINDOW) - 1
+        return [([ids[i]], ids[i + 1 : i + 1 + width]) for i in range(0, len(ids) - 1, width)]
 
     def stream(self, prompt: list[int], params: SamplingParams) -> Iterator[Delta]:
         """Answer one prompt piece by piece; the last piece carries the completion.

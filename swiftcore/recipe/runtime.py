@@ -84,6 +84,9 @@ class Runtime(BaseModel):
         default=None,
         description="Ray cluster that prepares rows; local starts one here; default: processes",
     )
+    eval_dataset_dir: Path = Field(
+        default=Path("data/eval"), description="folder that holds the files of benchmarks"
+    )
     lease_wait_seconds: float = Field(
         default=3600.0, ge=0, description="longest wait for another run of the same step"
     )

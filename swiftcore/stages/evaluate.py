@@ -10,10 +10,11 @@ from swiftcore.artifacts import Produced, section_config
 from swiftcore.artifacts.digests import files_under
 from swiftcore.progress import Progress
 from swiftcore.recipe import EvaluateSection, Recipe
-from swiftcore.stages.contract import Stage, StageRun
+from swiftcore.stages.contract import Source, Stage, StageRun
 
 if TYPE_CHECKING:
     from swiftcore.evaluation import Candidate
+    from swiftcore.evaluation.benchmarks.planning import PlannedBenchmark
     from swiftcore.generation import Completion, SamplingParams, TransformersEngine
     from swiftcore.template import Template
 
@@ -21,7 +22,41 @@ _CANDIDATES = ("base", "trained", "adapter", "merged", "quantized")
 
 
 def _config(recipe: Recipe) -> dict[str, Any]:
-    return {"evaluate": section_config(recipe.evaluate or EvaluateSection())}
+    config = section_config(recipe.evaluate or EvaluateSection())
+    # Where a benchmark's files are is no part of what is asked: their content is an input.
+    for name, args in config.get("eval_dataset_args", {}).items():
+        config["eval_dataset_args"][name] = {k: v for k, v in args.items() if k != "local_path"}
+    return {"evaluate": config}
+
+
+def benchmark_inputs(section: EvaluateSection, root: Path) -> dict[str, Source]:
+    """Return the files of a section's benchmarks as inputs, by role `benchmark/role`.
+
+    Raises:
+        DataError: a file is not there.
+    """
+    if not section.eval_dataset:
+        return {}
+    from swiftcore.evaluation.benchmarks.planning import benchmark_files
+
+    return {
+        f"{name}/{role}": Source(path, path.name)
+        for name, files in benchmark_files(section, root).items()
+        for role, path in files.items()
+    }
+
+
+def _benchmarks(run: StageRun, section: EvaluateSection) -> "list[PlannedBenchmark]":
+    if not section.eval_dataset:
+        return []
+    from swiftcore.evaluation.benchmarks.planning import plan_benchmarks
+
+    files: dict[str, dict[str, Path]] = {name: {} for name in section.eval_dataset}
+    for key, path in run.inputs.items():
+        name, slash, role = key.partition("/")
+        if slash and name in files:
+            files[name][role] = path
+    return plan_benchmarks(section, files)
 
 
 @dataclass(frozen=True)
@@ -42,6 +77,24 @@ class PromptedEngine:
         """Answer all prompts, in order."""
         return self.engine.generate(prompts, params, batch_size=batch_size, progress=progress)
 
+    def log_likelihoods(
+        self,
+        pairs: Sequence[tuple[list[int], list[int]]],
+        *,
+        batch_size: int,
+        progress: Progress | None = None,
+    ) -> list[float]:
+        """Score continuations of prompts."""
+        return self.engine.log_likelihoods(pairs, batch_size=batch_size, progress=progress)
+
+    def text_ids(self, text: str) -> list[int]:
+        """Return the tokens of plain text."""
+        return self.engine.text_ids(text)
+
+    def text_windows(self, text: str) -> list[tuple[list[int], list[int]]]:
+        """Cut a text into windows to score."""
+        return self.engine.text_windows(text)
+
 
 def _run(run: StageRun) -> Produced:
     from swiftcore.data import load_rows
@@ -52,13 +105,15 @@ def _run(run: StageRun) -> Produced:
     trained_on = [path for role, path in run.inputs.items() if role.startswith("trained on[")]
     trained_on = trained_on or [dataset]
 
+    section = run.recipe.evaluate or EvaluateSection()
     report = evaluate_candidates(
-        run.recipe.evaluate or EvaluateSection(),
+        section,
         _candidates(run),
         load_rows(dataset, "test"),
         run.area.out,
         load_engine=_Engines(run).load,
         train_rows=[row for folder in trained_on for row in load_rows(folder, "train")],
+        benchmarks=_benchmarks(run, section),
         progress=run.progress,
     )
     metrics = {

@@ -16,7 +16,7 @@ from swiftcore.stages.contract import (
     StageInput,
     TokenizerOf,
 )
-from swiftcore.stages.evaluate import EVALUATE
+from swiftcore.stages.evaluate import EVALUATE, benchmark_inputs
 from swiftcore.stages.extend import EXTEND, is_extended
 from swiftcore.stages.ingest import INGEST, ingest_sources
 from swiftcore.stages.join import JOIN
@@ -187,10 +187,12 @@ def build_road(loaded: LoadedRecipe, store: Store, *, _above: tuple[Path, ...] =
     if recipe.deploy is not None and recipe.evaluate is None:
         raise _misfit("deploy", "there is no evaluate section, so the gate has nothing to judge")
     if recipe.evaluate is not None:
-        if not recipe.data.test_dataset:
+        if not recipe.data.test_dataset and not recipe.evaluate.eval_dataset:
             raise _misfit("evaluate", "data.test_dataset names no held-out rows to answer")
         made = {name: Link(road.step(stage)) for name, stage in road.candidates().items()}
-        inputs = {"dataset": Link(ingest), "encoded": encoded, "base": model, **made, **trained_on}
+        benchmarks = benchmark_inputs(recipe.evaluate, loaded.runtime.eval_dataset_dir)
+        inputs = {"dataset": Link(ingest), "encoded": encoded, "base": model, **made}
+        inputs |= trained_on | benchmarks
         steps.append(Step(EVALUATE, recipe, inputs))
     return Road(recipe, tuple(steps))
 

@@ -1,11 +1,13 @@
 """The sections of what comes after training but for quantize: merge, evaluate, deploy."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import (
     Field,
+    model_validator,
 )
 
+from swiftcore.recipe.benchmarks import check_benchmarks
 from swiftcore.recipe.sections.base import Name, Section
 
 
@@ -37,6 +39,23 @@ class EvaluateSection(Section):
         default=0.95, gt=0, lt=1, description="width of the confidence intervals"
     )
     seed: int = Field(default=42, description="seed of sampling and of the bootstrap")
+    eval_backend: Literal["Native"] = Field(default="Native", description="evaluation library")
+    eval_dataset: list[str] = Field(
+        default_factory=list, description="benchmarks to answer, such as gsm8k and mmlu"
+    )
+    eval_dataset_args: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="settings of a benchmark: local_path, subset_list, few_shot_num, method, ...",
+    )
+    eval_generation_config: dict[str, Any] | None = Field(
+        default=None,
+        description="how benchmarks are answered: max_tokens, temperature, top_p, top_k, stop",
+    )
+
+    @model_validator(mode="after")
+    def _benchmarks_are_known(self) -> "EvaluateSection":
+        check_benchmarks(self.eval_dataset, self.eval_dataset_args, self.eval_generation_config)
+        return self
 
 
 class Gate(Section):

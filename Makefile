@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # they have started: three keep two cores busy.
 TEST_PROCESSES ?= 3
 
-.PHONY: install data demo repro test lint docs-check bench clean
+.PHONY: install data demo repro test test-backends lint docs-check bench clean
 
 install:
 	@scripts/install.sh
@@ -27,6 +27,10 @@ repro: install
 
 test: data
 	@$(PY) -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+
+# The tests with real tools, each in its own environment; the first time installs them.
+test-backends: data
+	@SWIFTCORE_TEST_BACKENDS=1 $(PY) -m pytest -q -m backend
 
 lint: install
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .

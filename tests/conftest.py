@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from swiftcore.backends import get_backend, open_environment
 from tests.made_once import made_once
 from tests.prefect_api import empty_mlflow, empty_prefect, prefect_api  # noqa: F401  # fixtures
 from tests.roads import swift, tiny_recipes
@@ -63,6 +64,18 @@ def pytest_collection_finish() -> None:
     """Let the collector leave alone what all tests share: torch's modules, and the tests."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave tests of real backends to `make test-backends`, which installs what they need."""
+    names = [str(mark.args[0]) for mark in item.iter_markers("backend")]
+    if names and "SWIFTCORE_TEST_BACKENDS" not in os.environ:
+        pytest.skip("make test-backends runs it")
+    for name in names:
+        why_not = get_backend(name).why_not_here()
+        if why_not:
+            pytest.skip(f"{name} {why_not}")
+        open_environment(get_backend(name)).install()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -31,6 +31,10 @@ class BenchmarkJob(BaseModel):
     max_tokens: int = Field(default=512, ge=1, description="longest answer")
     temperature: float = Field(default=0.0, ge=0)
     seed: int = 42
+    sampling: dict[str, Any] = Field(
+        default_factory=dict,
+        description="top_p, top_k, repetition_penalty, stop, where they differ",
+    )
     timeout_seconds: float = Field(default=300.0, gt=0, description="longest wait for one answer")
     retries: int = Field(default=2, ge=0, description="further attempts of a failed request")
 

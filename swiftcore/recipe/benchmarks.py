@@ -79,6 +79,24 @@ def check_benchmarks(
         generation_config(generation)
 
 
+def check_tool(
+    names: Sequence[str],
+    args: Mapping[str, Mapping[str, Any]],
+    generation: Mapping[str, Any] | None,
+) -> None:
+    """Check the benchmark settings of a tool with benchmarks of its own, which it knows itself.
+
+    Raises:
+        ValueError: a setting would do nothing, or a value of generation is wrong.
+    """
+    if not names:
+        raise ValueError("eval_backend does nothing without eval_dataset: test rows are ours")
+    for name in args:
+        if name not in names:
+            raise ValueError(f"eval_dataset_args.{name} does nothing: eval_dataset lacks {name}")
+    generation_config(generation)
+
+
 def benchmark_args(name: str, settings: Mapping[str, Any]) -> BenchmarkArgs:
     """Return the typed settings of one benchmark.
 

@@ -29,7 +29,6 @@ from swiftcore.errors import BackendFailed
 from swiftcore.progress import Progress
 from swiftcore.recipe import Runtime
 
-
 _TOLD_CHARACTERS = 200
 
 

@@ -25,6 +25,7 @@ def run(job, talk):
                 "seed": job["seed"],
                 "timeout": job["timeout_seconds"],
                 "retries": job["retries"],
+                **_sampling(job["sampling"]),
             },
             work_dir=os.path.join(job["out_dir"], name),
             no_timestamp=True,
@@ -34,3 +35,8 @@ def run(job, talk):
         run_task(config)
     talk.progress(len(job["datasets"]), len(job["datasets"]), "done")
     return {"version": __version__}
+
+
+def _sampling(given):
+    """Return further settings under EvalScope's names."""
+    return {"stop_seqs" if name == "stop" else name: value for name, value in given.items()}

@@ -60,6 +60,7 @@ def _evaluate(lm_eval, manager, name, settings, job, talk):
             "max_gen_toks": job["max_tokens"],
             "temperature": job["temperature"],
             "do_sample": job["temperature"] > 0,
+            **{"until" if name == "stop" else name: v for name, v in job["sampling"].items()},
         },
         random_seed=job["seed"],
         fewshot_random_seed=job["seed"],

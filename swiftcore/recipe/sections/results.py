@@ -7,7 +7,7 @@ from pydantic import (
     model_validator,
 )
 
-from swiftcore.recipe.benchmarks import check_benchmarks
+from swiftcore.recipe.benchmarks import check_benchmarks, check_tool
 from swiftcore.recipe.sections.base import Name, Section
 
 
@@ -39,7 +39,10 @@ class EvaluateSection(Section):
         default=0.95, gt=0, lt=1, description="width of the confidence intervals"
     )
     seed: int = Field(default=42, description="seed of sampling and of the bootstrap")
-    eval_backend: Literal["Native"] = Field(default="Native", description="evaluation library")
+    eval_backend: Literal["Native", "EvalScope", "LmEval"] = Field(
+        default="Native",
+        description="who asks and scores eval_dataset; the others need swift env install",
+    )
     eval_dataset: list[str] = Field(
         default_factory=list, description="benchmarks to answer, such as gsm8k and mmlu"
     )
@@ -54,7 +57,10 @@ class EvaluateSection(Section):
 
     @model_validator(mode="after")
     def _benchmarks_are_known(self) -> "EvaluateSection":
-        check_benchmarks(self.eval_dataset, self.eval_dataset_args, self.eval_generation_config)
+        if self.eval_backend == "Native":
+            check_benchmarks(self.eval_dataset, self.eval_dataset_args, self.eval_generation_config)
+        else:
+            check_tool(self.eval_dataset, self.eval_dataset_args, self.eval_generation_config)
         return self
 
 

@@ -1,0 +1,162 @@
+"""Benchmarks that EvalScope or lm-eval run against an endpoint, in the form of our own reports.
+
+The tool asks and scores in its own environment (`swiftcore.backends`); its files are kept. A
+question without an answer has the worst score of each metric and lowers the coverage, as natively.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swiftcore.backends.benchmarks import BenchmarkJob, ToolSample, ToolScores
+from swiftcore.evaluation.benchmarks.running import BenchmarkScores
+from swiftcore.evaluation.intervals import Estimate, estimate
+from swiftcore.evaluation.report import AnsweredSample
+from swiftcore.progress import Progress
+from swiftcore.recipe import EvaluateSection, Runtime
+
+if TYPE_CHECKING:
+    from swiftcore.backends.jobs import Limits
+
+# Benchmarks have answers of any length; this is EvalScope's habit for short ones.
+_MAX_TOKENS = 512
+_OWN_FIELDS = ("max_tokens", "temperature", "seed")
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model behind an OpenAI-compatible endpoint; `url` ends in /v1."""
+
+    url: str
+    name: str
+    api_key: str | None = None
+
+
+def run_tool(
+    section: EvaluateSection,
+    served: ServedModel,
+    work_dir: Path,
+    raw_dir: Path,
+    runtime: Runtime,
+    *,
+    limits: "Limits | None" = None,
+    progress: Progress | None = None,
+) -> tuple[BenchmarkScores, list[str]]:
+    """Run a section's benchmarks with the tool it names; return scores and what they lack.
+
+    Args:
+        section: `eval_backend`, `eval_dataset` and what belongs to them.
+        served: who answers.
+        work_dir: for the job's order and log.
+        raw_dir: for the tool's own files.
+        runtime: where backends are.
+        limits: time and memory of the whole job.
+        progress: hears of each benchmark.
+
+    Raises:
+        BackendMissing: the tool is not installed.
+        BackendFailed: it crashed, or the endpoint answered nothing.
+    """
+    job = benchmark_job(section, served, raw_dir)
+    started = time.perf_counter()
+    found = _runner(section.eval_backend)(
+        job, work_dir, runtime, api_key=served.api_key, limits=limits, progress=progress
+    )
+    return scores_of(found, section, time.perf_counter() - started), found.notes
+
+
+def benchmark_job(section: EvaluateSection, served: ServedModel, raw_dir: Path) -> BenchmarkJob:
+    """Return the job that a section asks of a tool."""
+    given = dict(section.eval_generation_config or {})
+    temperature = given.get("temperature")
+    return BenchmarkJob(
+        model=served.name,
+        api_url=served.url.rstrip("/"),
+        datasets={name: section.eval_dataset_args.get(name, {}) for name in section.eval_dataset},
+        out_dir=raw_dir.absolute(),
+        limit=section.eval_limit,
+        num_requests=section.eval_batch_size,
+        max_tokens=given.get("max_tokens") or _MAX_TOKENS,
+        temperature=section.temperature if temperature is None else temperature,
+        seed=section.seed if given.get("seed") is None else given["seed"],
+        sampling={key: value for key, value in given.items() if key not in _OWN_FIELDS},
+    )
+
+
+def scores_of(found: ToolScores, section: EvaluateSection, seconds: float) -> BenchmarkScores:
+    """Return a tool's samples and their figures in our form, named `benchmark/metric`."""
+    scores = BenchmarkScores(seconds=seconds)
+    for benchmark in dict.fromkeys(sample.benchmark for sample in found.samples):
+        asked = [sample for sample in found.samples if sample.benchmark == benchmark]
+        samples = [_answered(place, sample) for place, sample in enumerate(asked)]
+        scores.samples += samples
+        figures = _figures(samples, section)
+        scores.metrics |= {f"{benchmark}/{name}": value for name, value in figures.items()}
+        parts = list(dict.fromkeys(sample.subset for sample in asked))
+        if len(parts) > 1:
+            scores.subsets[benchmark] = {
+                part: _figures([s for s in samples if s.subset == part], section) for part in parts
+            }
+    return scores
+
+
+def tool_digest(section: EvaluateSection, files: Mapping[str, str]) -> str:
+    """Return what two reports share that asked a tool the same.
+
+    Args:
+        section: the tool, its benchmarks and their settings.
+        files: digests of the benchmarks' own files, where the user named them.
+    """
+    settings = {
+        name: {k: v for k, v in args.items() if k != "local_path"}
+        for name, args in section.eval_dataset_args.items()
+    }
+    asked: list[Any] = [section.eval_backend, section.eval_dataset, settings, section.eval_limit]
+    written = json.dumps([*asked, dict(files)], sort_keys=True)
+    return hashlib.sha256(written.encode()).hexdigest()
+
+
+def _runner(backend: str) -> Callable[..., ToolScores]:
+    if backend == "EvalScope":
+        from swiftcore.backends.evalscope.adapter import run_evalscope
+
+        return run_evalscope
+    from swiftcore.backends.lm_eval.adapter import run_lm_eval
+
+    return run_lm_eval
+
+
+def _answered(place: int, sample: ToolSample) -> AnsweredSample:
+    return AnsweredSample(
+        # Tools count the rows of each part from 0.
+        row=place,
+        step=0,
+        prompt=sample.prompt,
+        output=sample.output,
+        target=sample.target,
+        metrics=dict(sample.metrics),
+        finish_reason=sample.finish_reason,
+        completion_tokens=sample.completion_tokens,
+        error=sample.error,
+        benchmark=sample.benchmark,
+        subset=sample.subset,
+        extracted=None if sample.extracted == sample.output else sample.extracted,
+        note=None if sample.error is None else "not answered",
+    )
+
+
+def _figures(samples: Sequence[AnsweredSample], section: EvaluateSection) -> dict[str, Estimate]:
+    names = dict.fromkeys(name for sample in samples for name in sample.metrics)
+    return {
+        name: estimate(
+            [sample.metrics[name] for sample in samples if name in sample.metrics],
+            confidence=section.confidence,
+            num_resamples=section.num_bootstrap,
+            seed=section.seed,
+        )
+        for name in names
+    }

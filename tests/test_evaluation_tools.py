@@ -1,0 +1,307 @@
+"""EvalScope and lm-eval: their files in our report, and our scores on the same rows."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from swiftcore.backends import get_backend, open_environment
+from swiftcore.backends.benchmarks import BenchmarkJob, ToolSample, ToolScores
+from swiftcore.backends.evalscope.adapter import read_benchmark, run_evalscope
+from swiftcore.backends.lm_eval.adapter import read_samples, run_lm_eval
+from swiftcore.errors import BackendFailed, BackendMissing, DataError, UsageError
+from swiftcore.evaluation.answering import Answer
+from swiftcore.evaluation.benchmarks.planning import benchmark_files, plan_benchmarks
+from swiftcore.evaluation.benchmarks.running import graded
+from swiftcore.evaluation.tools import ServedModel, run_tool, scores_of, tool_digest
+from swiftcore.generation import Completion
+from swiftcore.recipe import EvaluateSection, Runtime
+from tests.answering_stub import answering
+
+GSM8K = [
+    {"question": f"Ann has {n} eggs and buys {n}. How many?", "answer": f"#### {2 * n}"}
+    for n in range(1, 9)
+]
+# Right in several forms, wrong, refused, empty and malformed.
+ANSWERS = [
+    "1+1 = 2, so \\boxed{2}",
+    "The answer is 4.\n#### 4",
+    "The answer is \\boxed{7}",
+    "I can't answer that.",
+    "",
+    "\\boxed{12.0}",
+    "\\boxed{",
+    "It is 16 eggs. \\boxed{16}",
+]
+README = """---
+configs:
+- config_name: main
+  data_files:
+  - split: train
+    path: train.jsonl
+  - split: test
+    path: test.jsonl
+---
+"""
+MCQ = [("1+1=?", "2", "B"), ("2+2=?", "4", "D"), ("3+0=?", "3", "C"), ("0+1=?", "1", "A")]
+
+
+def by_number(question: str) -> str:
+    """Answer the question about n eggs with the n-th answer."""
+    n = int(question.split("Ann has ")[-1].split()[0])
+    return ANSWERS[n - 1]
+
+
+@pytest.fixture
+def gsm8k(tmp_path: Path) -> Path:
+    folder = tmp_path / "gsm8k"
+    folder.mkdir()
+    for split in ("train", "test"):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in GSM8K))
+    (folder / "README.md").write_text(README)
+    return folder
+
+
+@pytest.fixture
+def mcq(tmp_path: Path) -> Path:
+    folder = tmp_path / "mcq"
+    folder.mkdir()
+    head = "id,question,A,B,C,D,answer\n"
+    rows = [f"{i},{question},1,2,3,4,{right}\n" for i, (question, _, right) in enumerate(MCQ)]
+    for split in ("dev", "val"):
+        (folder / f"mine_{split}.csv").write_text(head + "".join(rows))
+    return folder
+
+
+def section(**fields) -> EvaluateSection:
+    return EvaluateSection(num_bootstrap=100, **fields)
+
+
+def evalscope_files(folder: Path) -> Path:
+    """Write what EvalScope leaves of two questions, of which one got no answer."""
+    metric_errors = {"BLEU": "LookupError: \n***\n Resource not found."}
+    review = {
+        "index": 1,
+        "target": ["8"],
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "4+4?"},
+            {"role": "assistant", "content": "8"},
+        ],
+        "sample_score": {
+            "score": {
+                "value": {"Rouge-L-F": 1.0, "bleu-1": 0.0},
+                "prediction": "8",
+                "extracted_prediction": "8",
+                "metadata": {"metric_errors": metric_errors},
+            }
+        },
+    }
+    choice = {"stop_reason": "max_tokens", "message": {"content": "8"}}
+    output = {"choices": [choice], "usage": {"output_tokens": 64}}
+    report = {"execution_summary": {"subsets": {"mine": {"requested": 2, "succeeded": 1}}}}
+    for name, content in {
+        "reports/m/general_qa.json": report,
+        "reviews/m/general_qa_mine.jsonl": review,
+        "predictions/m/general_qa_mine.jsonl": {"index": 1, "model_output": output},
+    }.items():
+        path = folder / name
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(content) + "\n")
+    return folder
+
+
+def test_evalscope_files_become_samples_and_nothing_is_left_out(tmp_path: Path):
+    samples, notes = read_benchmark(evalscope_files(tmp_path), "general_qa")
+    lost, answered = samples
+    assert (lost.row, lost.error, lost.metrics) == (
+        0,
+        "no answer from the endpoint",
+        {"Rouge-L-F": 0},
+    )
+    assert (answered.prompt, answered.output, answered.target) == ("Be brief.\n\n4+4?", "8", "8")
+    assert (answered.finish_reason, answered.completion_tokens) == ("length", 64)
+    # A figure that EvalScope could not compute is not a 0.
+    assert answered.metrics == {"Rouge-L-F": 1.0}
+    assert notes == [
+        "EvalScope could not compute BLEU of general_qa: LookupError: Resource not found."
+    ]
+
+
+@pytest.mark.parametrize("lost", ["reports", "reviews", "predictions"])
+def test_evalscope_files_that_are_not_there_or_not_readable_are_said(tmp_path: Path, lost: str):
+    (found,) = evalscope_files(tmp_path).glob(f"{lost}/*/*")
+    found.write_text("{not json" if lost == "reviews" else "")
+    if lost == "reports":
+        found.unlink()
+    with pytest.raises(BackendFailed, match="no readable result"):
+        read_benchmark(tmp_path, "general_qa")
+
+
+def test_filters_of_lm_eval_are_metrics_of_one_sample():
+    line = {
+        "benchmark": "gsm8k",
+        "task": "gsm8k",
+        "doc_id": 0,
+        "target": "#### 2",
+        "arguments": [[['[{"role": "user", "content": "1+1?"}]'], {}]],
+        "resps": [["It is 2"]],
+        "filtered_resps": ["[invalid]"],
+        "metrics": ["exact_match", "bleu"],
+        "exact_match": 0.0,
+        "bleu": ["2", "It is 2"],
+    }
+    lines = [
+        {**line, "filter": "strict-match"},
+        {**line, "filter": "flexible-extract", "exact_match": 1.0},
+    ]
+    (sample,) = read_samples(lines)
+    assert sample.metrics == {"exact_match,strict-match": 0.0, "exact_match,flexible-extract": 1.0}
+    assert (sample.prompt, sample.output) == ("1+1?", "It is 2")
+
+
+def test_figures_of_a_tool_have_intervals_and_parts():
+    samples = [
+        ToolSample("mmlu", part, row, metrics={"accuracy": float(row != 1)})
+        for part, rows in (("algebra", 3), ("physics", 1))
+        for row in range(rows)
+    ]
+    scores = scores_of(ToolScores("1", samples, []), section(), 2.0)
+    found = scores.metrics["mmlu/accuracy"]
+    assert (found.value, found.n, found.interval) == (0.75, 4, "wilson")
+    # Wilson's interval of 3 of 4, computed by hand from its formula.
+    assert (round(found.low, 4), round(found.high, 4)) == (0.3006, 0.9544)
+    assert scores.subsets["mmlu"]["physics"]["accuracy"].value == 1.0
+    assert [sample.row for sample in scores.samples] == [0, 1, 2, 3]
+
+
+def test_a_backend_takes_no_setting_that_does_nothing():
+    for fields, said in (
+        ({"eval_backend": "EvalScope"}, "does nothing without eval_dataset"),
+        (
+            {"eval_backend": "LmEval", "eval_dataset": ["gsm8k"], "eval_dataset_args": {"arc": {}}},
+            "eval_dataset lacks arc",
+        ),
+        ({"eval_backend": "OpenCompass"}, "EvalScope"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            section(**fields)
+    # A tool has benchmarks of its own.
+    assert section(eval_backend="LmEval", eval_dataset=["babi"]).eval_dataset == ["babi"]
+
+
+def test_places_are_no_part_of_what_is_asked():
+    asked = {"eval_backend": "EvalScope", "eval_dataset": ["gsm8k"]}
+    here = section(**asked, eval_dataset_args={"gsm8k": {"local_path": "/here"}})
+    there = section(**asked, eval_dataset_args={"gsm8k": {"local_path": "/there"}})
+    assert tool_digest(here, {"gsm8k": "a"}) == tool_digest(there, {"gsm8k": "a"})
+    assert tool_digest(here, {"gsm8k": "a"}) != tool_digest(here, {"gsm8k": "b"})
+
+
+def test_a_missing_tool_and_missing_files_are_said_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SWIFTCORE_BACKENDS", str(tmp_path / "none"))
+    asked = section(eval_backend="LmEval", eval_dataset=["gsm8k"])
+    served = ServedModel("http://127.0.0.1:9/v1", "m")
+    with pytest.raises(BackendMissing, match="swift env install lm-eval"):
+        run_tool(asked, served, tmp_path / "work", tmp_path / "raw", Runtime())
+    nowhere = {"gsm8k": {"local_path": str(tmp_path / "nowhere")}}
+    asked = asked.model_copy(update={"eval_dataset_args": nowhere})
+    with pytest.raises(DataError, match="missing"):
+        run_tool(asked, served, tmp_path / "work", tmp_path / "raw", Runtime())
+
+
+def ours(gsm8k: Path, answers: list[str]) -> list[float]:
+    """Return our own grades of answers to GSM8K's questions."""
+    asked = section(eval_dataset=["gsm8k"], eval_dataset_args={"gsm8k": {"local_path": str(gsm8k)}})
+    (planned,) = plan_benchmarks(asked, benchmark_files(asked, gsm8k.parent))
+    return [
+        graded(planned, question, Answer("", _completion(text), None)).metrics["accuracy"]
+        for question, text in zip(planned.questions, answers, strict=True)
+    ]
+
+
+def _completion(text: str) -> Completion:
+    return Completion([], text, "stop", prompt_tokens=1, completion_tokens=1)
+
+
+@pytest.mark.backend("evalscope")
+def test_evalscope_and_we_score_the_same_answers_alike(tmp_path: Path, gsm8k: Path, mcq: Path):
+    asked = section(
+        eval_backend="EvalScope",
+        eval_dataset=["gsm8k", "general_mcq"],
+        eval_dataset_args={
+            "gsm8k": {"local_path": str(gsm8k), "few_shot_num": 0},
+            "general_mcq": {"local_path": str(mcq), "subset_list": ["mine"]},
+        },
+    )
+
+    def rule(question: str) -> str:
+        if "Ann has" in question:
+            return by_number(question)
+        return "答案：B" if "1+1" in question or "2+2" in question else "答案：C"
+
+    # Every tenth request fails, and is sent again.
+    with answering(rule, fail=lambda number: number % 10 == 0) as url:
+        served = ServedModel(url, "stub")
+        scores, notes = run_tool(asked, served, tmp_path / "work", tmp_path / "raw", Runtime())
+    assert notes == []
+    mathematics = [sample for sample in scores.samples if sample.benchmark == "gsm8k"]
+    assert [sample.output for sample in mathematics] == ANSWERS
+    theirs = [sample.metrics["accuracy"] for sample in mathematics]
+    assert theirs == ours(gsm8k, ANSWERS)
+    assert sum(theirs) == 4
+    assert scores.metrics["general_mcq/accuracy"].value == 0.5
+    assert list((tmp_path / "raw").rglob("reviews/*/gsm8k_main.jsonl"))
+    assert "EMPTY" not in (tmp_path / "work/job.json").read_text()
+
+
+@pytest.mark.backend("evalscope")
+def test_an_endpoint_that_answers_nothing_is_one_error(tmp_path: Path, mcq: Path):
+    job = BenchmarkJob(
+        model="stub",
+        api_url="http://127.0.0.1:9/v1",
+        datasets={"general_mcq": {"local_path": str(mcq), "subset_list": ["mine"]}},
+        out_dir=tmp_path / "raw",
+        retries=0,
+        timeout_seconds=2,
+    )
+    with pytest.raises(BackendFailed):
+        run_evalscope(job, tmp_path / "work", Runtime())
+
+
+@pytest.mark.backend("lm-eval")
+def test_lm_eval_and_we_score_the_same_answers_alike(tmp_path: Path, gsm8k: Path):
+    settings = {"gsm8k": {"local_path": str(gsm8k), "few_shot_num": 2}}
+    asked = section(
+        eval_backend="LmEval", eval_dataset=["gsm8k"], eval_dataset_args=settings, eval_limit=8
+    )
+    with answering(by_number, fail=lambda number: number % 10 == 0) as url:
+        served = ServedModel(url, "stub")
+        scores, _ = run_tool(asked, served, tmp_path / "work", tmp_path / "raw", Runtime())
+    assert [sample.output for sample in scores.samples] == ANSWERS
+    theirs = [sample.metrics["exact_match,flexible-extract"] for sample in scores.samples]
+    # It compares text: "12.0" is not "12".
+    assert [a == b for a, b in zip(theirs, ours(gsm8k, ANSWERS), strict=True)].count(False) == 1
+    assert sum(theirs) == 3
+    assert (tmp_path / "raw/results.json").is_file()
+
+
+@pytest.mark.backend("lm-eval")
+def test_lm_eval_refuses_a_task_that_is_not_there(tmp_path: Path):
+    job = BenchmarkJob(
+        model="stub",
+        api_url="http://127.0.0.1:9/v1",
+        datasets={"gsm9k": {}},
+        out_dir=tmp_path / "o",
+    )
+    with pytest.raises(UsageError, match="no such task"):
+        run_lm_eval(job, tmp_path / "work", Runtime())
+
+
+@pytest.mark.backend("evalscope")
+@pytest.mark.backend("lm-eval")
+def test_installed_backends_are_as_they_were_installed():
+    for name in ("evalscope", "lm-eval"):
+        assert open_environment(get_backend(name)).check() == []

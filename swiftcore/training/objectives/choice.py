@@ -39,12 +39,13 @@ def objective_for(
     """
     task, train = job.task, job.train
     pad_id = pad_id if tokenizer is None else pad_id_of(tokenizer)
+    separator = getattr(tokenizer, "sep_token_id", None)
     if task.task_type == "seq_cls":
-        return ClassifyingObjective(task, train, pad_id=pad_id)
+        return ClassifyingObjective(task, train, pad_id=pad_id, separator=separator)
     if task.task_type == "embedding":
         return EmbeddingObjective(task, train, pad_id=pad_id)
     if task.task_type == "reranker":
-        return RankingObjective(task, train, pad_id=pad_id, words=None)
+        return RankingObjective(task, train, pad_id=pad_id, separator=separator, words=None)
     if task.task_type == "generative_reranker":
         names = ("generative_reranker_positive_token", "generative_reranker_negative_token")
         fits, fits_not = (_token(tokenizer, getattr(train, name), name) for name in names)

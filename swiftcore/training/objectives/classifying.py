@@ -21,16 +21,19 @@ class ClassifyingObjective(SampleObjective):
         task: number and meaning of the outputs.
         train: which figures an evaluation reports.
         pad_id: token that fills short texts.
+        separator: token between the first of two texts and the second.
     """
 
-    def __init__(self, task: Task, train: TrainSection, *, pad_id: int) -> None:
-        super().__init__(SampleCollator(pad_id))
+    def __init__(
+        self, task: Task, train: TrainSection, *, pad_id: int, separator: int | None = None
+    ) -> None:
+        super().__init__(SampleCollator(pad_id), separator)
         self._task = task
         self._train = train
 
     def install(self, model: Any) -> list[str]:
         """Make a model's forward return loss and logits."""
-        problem_type = self._task.problem_type
+        objective, problem_type = self, self._task.problem_type
 
         def forward(
             self: nn.Module,
@@ -40,7 +43,7 @@ class ClassifyingObjective(SampleObjective):
             sizes: Tensor,
             **_from_wrappers: Any,
         ) -> dict[str, Tensor]:
-            given = {"input_ids": input_ids, "attention_mask": attention_mask}
+            given = objective.model_inputs(self, input_ids, attention_mask)
             logits_BC = type(self).forward(self, **given).logits.float()
             targets_BC = targets.view(len(sizes), -1)
             return {

@@ -27,13 +27,20 @@ class RankingObjective(SampleObjective):
         task: whether scores come from a head or from the logits of two words.
         train: the loss and its settings, and which figures an evaluation reports.
         pad_id: token that fills short texts.
+        separator: token between a query and its document.
         words: tokens of a document that fits and of one that does not; None: the model has a head.
     """
 
     def __init__(
-        self, task: Task, train: TrainSection, *, pad_id: int, words: tuple[int, int] | None
+        self,
+        task: Task,
+        train: TrainSection,
+        *,
+        pad_id: int,
+        separator: int | None = None,
+        words: tuple[int, int] | None,
     ) -> None:
-        super().__init__(SampleCollator(pad_id))
+        super().__init__(SampleCollator(pad_id), separator)
         self._task = task
         self._train = train
         self._loss = loss_of(task, train)
@@ -52,7 +59,7 @@ class RankingObjective(SampleObjective):
             **_from_wrappers: Any,
         ) -> dict[str, Tensor]:
             if words is None:
-                given = {"input_ids": input_ids, "attention_mask": attention_mask}
+                given = objective.model_inputs(self, input_ids, attention_mask)
                 scores_S = type(self).forward(self, **given).logits[:, 0].float()
             else:
                 scores_S = word_scores(self, input_ids, attention_mask, words)

@@ -5,8 +5,10 @@ Shapes: B rows, S texts of all rows, T tokens of the longest, N documents.
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from swiftcore.training.objectives.objective import Batch
 from swiftcore.training.rows import Row
@@ -69,10 +71,12 @@ class SampleObjective:
 
     Args:
         collator: makes them.
+        separator: token that ends the first of two texts a model reads together.
     """
 
-    def __init__(self, collator: SampleCollator) -> None:
+    def __init__(self, collator: SampleCollator, separator: int | None = None) -> None:
         self._collator = collator
+        self._separator = separator
 
     def collate(self, rows: Sequence[Row | Sequence[Row]]) -> Batch:
         """Return the texts of all rows in a row's order, their targets, lengths and row numbers."""
@@ -81,3 +85,15 @@ class SampleObjective:
     def inputs(self, batch: Batch) -> Batch:
         """Return texts, targets and which texts belong together."""
         return {name: value for name, value in batch.items() if name in _INPUTS}
+
+    def model_inputs(self, model: Any, input_ids_ST: Tensor, mask_ST: Tensor) -> dict[str, Tensor]:
+        """Return what the model itself takes: with token types, where it knows two of them.
+
+        What follows the first separator is the second text, as a tokenizer of BERT writes a pair.
+        """
+        given = {"input_ids": input_ids_ST, "attention_mask": mask_ST}
+        if self._separator is None or getattr(model.config, "type_vocab_size", 0) < 2:
+            return given
+        ends_ST = (input_ids_ST == self._separator).long()
+        behind_ST = ends_ST.cumsum(1) - ends_ST > 0
+        return given | {"token_type_ids": behind_ST.long() * mask_ST}

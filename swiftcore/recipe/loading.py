@@ -15,6 +15,7 @@ from swiftcore.errors import RecipeError
 from swiftcore.recipe.problems import Keys, Problems, explain
 from swiftcore.recipe.runtime import Runtime
 from swiftcore.recipe.sections import Recipe, TunerSection
+from swiftcore.recipe.tasks import compares_processes
 from swiftcore.recipe.yaml_text import parse_mapping, parse_value
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -85,8 +86,9 @@ def _counted_for(recipe: Recipe, runtime: Runtime) -> Recipe:
     """Write the number of processes into the recipe where it changes what a step is made of."""
     train = recipe.train
     num_processes = runtime.processes().readers(train.sequence_parallel_size)
-    counted = train.data_parallel_size is not None
-    if counted or train.rows_a_step(num_processes) == train.rows_a_step(1):
+    same_step = train.rows_a_step(num_processes) == train.rows_a_step(1)
+    same_step &= num_processes == 1 or not compares_processes(recipe.model.task, train)
+    if same_step or train.data_parallel_size is not None:
         return recipe
     train = train.model_copy(update={"data_parallel_size": num_processes})
     return recipe.model_copy(update={"train": train})

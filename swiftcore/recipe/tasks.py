@@ -124,6 +124,11 @@ def loss_of(task: Task, train: "TrainSection") -> str:
     return train.loss_type or by_problem or LOSSES[task.task_type][0]
 
 
+def compares_processes(task: Task, train: "TrainSection") -> bool:
+    """Tell whether rows are compared with those that other processes have at the same time."""
+    return loss_of(task, train) == "infonce" and train.infonce_use_batch
+
+
 def metrics_of(task: Task, train: "TrainSection") -> tuple[str, ...]:
     """Return the names of the figures an evaluation reports."""
     known = METRICS.get(task.kind, ())

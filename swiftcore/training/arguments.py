@@ -58,7 +58,7 @@ def training_arguments(job: TrainJob, steps: int, has_validation: bool) -> "Trai
             num_train_epochs=train.num_train_epochs,
             max_steps=train.max_steps if train.max_steps > 0 else -1,
             per_device_train_batch_size=micro,
-            per_device_eval_batch_size=train.per_device_eval_batch_size,
+            per_device_eval_batch_size=job.eval_rows(),
             gradient_accumulation_steps=accumulation,
             learning_rate=job.learning_rate(),
             weight_decay=train.weight_decay,

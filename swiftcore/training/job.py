@@ -10,7 +10,7 @@ from swiftcore.errors import UsageError
 from swiftcore.models.quantizing import LoadQuantization
 from swiftcore.recipe.processes import Processes
 from swiftcore.recipe.sections import Dtype, TrainSection, TunerSection
-from swiftcore.recipe.tasks import BATCH_LOSSES, TEXT, Task, loss_of
+from swiftcore.recipe.tasks import BATCH_LOSSES, TEXT, Task, compares_processes, loss_of
 
 # Where a run begins; not what it is.
 RESUME_SETTINGS = ("resume_from_checkpoint", "resume_only_model", "ignore_data_skip")
@@ -76,20 +76,39 @@ class TrainJob(BaseModel):
         Raises:
             UsageError: the processes can't share a step's rows evenly.
         """
-        sharers = self.readers()
-        step = self.train.rows_a_step(self.train.data_parallel_size or sharers)
-        if step % sharers:
-            raise UsageError(
-                "the processes can't share the rows of a step",
-                where="train.per_device_train_batch_size, train.data_parallel_size",
-                found=f"{step} rows a step, {sharers} processes",
-                expected="as many rows for each process",
-                do="start another number of processes, or change the rows of a step",
-            )
-        share = step // sharers
+        counted_for = self.train.data_parallel_size or self.readers()
+        step = self.train.rows_a_step(counted_for)
+        if compares_processes(self.task, self.train):
+            compared = self.train.per_device_train_batch_size * counted_for
+            return self._share(compared, "compared"), step // compared
+        share = self._share(step, "a step")
         largest = self.micro_batch_size or self.train.per_device_train_batch_size
         micro = next(rows for rows in range(min(largest, share), 0, -1) if share % rows == 0)
         return micro, share // micro
+
+    def eval_rows(self) -> int:
+        """Return the rows that each process evaluates at a time.
+
+        Raises:
+            UsageError: the processes can't share rows that are compared evenly.
+        """
+        rows = self.train.per_device_eval_batch_size
+        if not compares_processes(self.task, self.train):
+            return rows
+        counted_for = self.train.data_parallel_size or self.readers()
+        return self._share(rows * counted_for, "compared")
+
+    def _share(self, rows: int, what: str) -> int:
+        sharers = self.readers()
+        if rows % sharers:
+            raise UsageError(
+                "the processes can't share the rows of a step",
+                where="train.per_device_train_batch_size, train.data_parallel_size",
+                found=f"{rows} rows {what}, {sharers} processes",
+                expected="as many rows for each process",
+                do="start another number of processes, or change the rows of a step",
+            )
+        return rows // sharers
 
     def pins_memory(self) -> bool:
         """Tell whether batches are loaded into pinned memory."""

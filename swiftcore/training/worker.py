@@ -116,7 +116,7 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
     if group is not None:
         notes.append(share_tokens(model, group, world, batches.longest))
     objective = objective_for(
-        job, tokenizer=tokenizer, side_by_side=batches.side_by_side, group=group
+        job, tokenizer=tokenizer, side_by_side=batches.side_by_side, group=group, world=world
     )
     trainer = SwiftTrainer(
         model,

@@ -19,12 +19,12 @@ from swiftcore.training.batches import Batches
 from swiftcore.training.distributed.world import World
 from swiftcore.training.objectives import Objective, Score
 from swiftcore.training.objectives.causal import LossAlone
+from swiftcore.training.objectives.objective import SILENT
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 Batch = dict[str, Tensor]
-SILENT = "silent"
 
 
 @dataclass(frozen=True)

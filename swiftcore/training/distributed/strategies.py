@@ -107,6 +107,8 @@ class DataParallel(Alone):
 
     def __init__(self, job: TrainJob) -> None:
         self._processes = job.processes
+        # LISA's blocks at rest have no gradients, and which rest changes while training.
+        self._some_rest = job.tuner.lisa_activated_layers > 0
         self._backend = self._processes.chosen_backend(job.device)
 
     def wrap(self, model: Any, trainer: Any) -> Any:
@@ -117,7 +119,7 @@ class DataParallel(Alone):
             trainer.accelerator.prepare_model(model),
             # Buffers of a language model are constants, and a broadcast a forward is not free.
             forward_sync_buffers=False,
-            find_unused_parameters=bool(self._processes.find_unused_parameters),
+            find_unused_parameters=self._some_rest or bool(self._processes.find_unused_parameters),
         )
 
     def backward_pass(self, wrapped: Any, *, last: bool) -> AbstractContextManager[Any]:

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
-from swiftcore.training.distributed.sharing import SILENT
 from swiftcore.training.distributed.strategies import Alone, Strategy
 from swiftcore.training.distributed.world import World
+from swiftcore.training.objectives.objective import SILENT
 
 
 class SharedTrainer(Trainer):

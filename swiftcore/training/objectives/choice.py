@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from swiftcore.errors import UsageError
+from swiftcore.training.distributed.world import World
 from swiftcore.training.job import TrainJob
 from swiftcore.training.objectives.causal import CausalObjective
 from swiftcore.training.objectives.classifying import ClassifyingObjective
@@ -23,6 +24,7 @@ def objective_for(
     pad_id: int = 0,
     side_by_side: bool = False,
     group: "TokenGroup | None" = None,
+    world: World | None = None,
 ) -> Objective:
     """Return the objective of a job.
 
@@ -33,6 +35,7 @@ def objective_for(
         pad_id: token that fills short rows, where there is no tokenizer.
         side_by_side: rows of a batch form one sequence, instead of one padded line each.
         group: processes that share the tokens of each sequence.
+        world: all processes, for losses that compare the rows of all.
 
     Raises:
         UsageError: such a word is not one token.
@@ -43,7 +46,7 @@ def objective_for(
     if task.task_type == "seq_cls":
         return ClassifyingObjective(task, train, pad_id=pad_id, separator=separator)
     if task.task_type == "embedding":
-        return EmbeddingObjective(task, train, pad_id=pad_id)
+        return EmbeddingObjective(task, train, pad_id=pad_id, world=world)
     if task.task_type == "reranker":
         return RankingObjective(task, train, pad_id=pad_id, separator=separator, words=None)
     if task.task_type == "generative_reranker":

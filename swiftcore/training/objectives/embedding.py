@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from swiftcore.recipe.sections import TrainSection
-from swiftcore.recipe.tasks import Pooling, Task, loss_of, metrics_of
+from swiftcore.recipe.tasks import Pooling, Task, compares_processes, loss_of, metrics_of
+from swiftcore.training.distributed.gathering import gather_rows
+from swiftcore.training.distributed.world import World
 from swiftcore.training.forward import replace_forward
 from swiftcore.training.objectives import figures, losses
-from swiftcore.training.objectives.objective import Batch, Outputs
+from swiftcore.training.objectives.objective import SILENT, Batch, Outputs
 from swiftcore.training.objectives.samples import SampleCollator, SampleObjective
 
 _DEPTH = 10
@@ -48,10 +50,15 @@ class EmbeddingObjective(SampleObjective):
         task: how vectors are pooled; resolved, not None.
         train: the loss and its settings, and which figures an evaluation reports.
         pad_id: token that fills short texts.
+        world: all processes; infonce compares the rows that they have at a time.
     """
 
-    def __init__(self, task: Task, train: TrainSection, *, pad_id: int) -> None:
+    def __init__(
+        self, task: Task, train: TrainSection, *, pad_id: int, world: World | None = None
+    ) -> None:
         super().__init__(SampleCollator(pad_id, train.infonce_hard_negatives))
+        self._world = world or World()
+        self._compares_processes = compares_processes(task, train) and self._world.size > 1
         self._task = task
         self._train = train
         self._loss = loss_of(task, train)
@@ -67,21 +74,34 @@ class EmbeddingObjective(SampleObjective):
             targets: Tensor,
             sizes: Tensor,
             keys: Tensor,
+            silent: Tensor | None = None,
             **_from_wrappers: Any,
         ) -> dict[str, Tensor]:
             given = {"input_ids": input_ids, "attention_mask": attention_mask}
             hidden_STD = type(self).forward(self, **given).last_hidden_state
             vectors_SD = pool(hidden_STD, attention_mask, pooling)
-            loss = objective.loss(vectors_SD, targets, sizes, keys)
+            loss = objective.loss(vectors_SD, targets, sizes, keys, silent)
             return {"loss": loss, "scores": vectors_SD.detach()}
 
         replace_forward(model, forward)
         return [f"loss {self._loss} over embeddings pooled by {pooling}"]
 
+    def inputs(self, batch: Batch) -> Batch:
+        """Return texts, targets, which belong together, and whether the batch is silent."""
+        found = super().inputs(batch)
+        return {**found, SILENT: batch[SILENT]} if SILENT in batch else found
+
     def loss(
-        self, vectors_SD: Tensor, targets_N: Tensor, sizes_B: Tensor, keys_S: Tensor
+        self,
+        vectors_SD: Tensor,
+        targets_N: Tensor,
+        sizes_B: Tensor,
+        keys_S: Tensor,
+        silent: Tensor | None = None,
     ) -> Tensor:
         """Return the summed loss of a batch's embeddings."""
+        if self._compares_processes:
+            return self._loss_over_processes(vectors_SD, sizes_B, keys_S, bool(silent))
         anchors_BD, documents_ND, owners_N, is_document_S = _divided(vectors_SD, sizes_B)
         if self._loss == "infonce":
             return losses.infonce(
@@ -93,6 +113,23 @@ class EmbeddingObjective(SampleObjective):
             "online_contrastive": losses.online_contrastive,
         }
         return of_pairs[self._loss]((anchors_BD[owners_N] * documents_ND).sum(1), targets_N)
+
+    def _loss_over_processes(
+        self, vectors_SD: Tensor, sizes_B: Tensor, keys_S: Tensor, silent: bool
+    ) -> Tensor:
+        """Return infonce of this process's anchors, among the documents of all processes."""
+        if silent:
+            # Part of no comparison, but the others wait for its share of the gradients.
+            vectors_SD, sizes_B, keys_S = vectors_SD[:0], sizes_B[:0], keys_S[:0]
+        given = self._world.gather((sizes_B.tolist(), keys_S.tolist()))
+        before = sum(len(sizes) for sizes, _ in given[: self._world.rank])
+        all_sizes = torch.tensor([n for sizes, _ in given for n in sizes], device=sizes_B.device)
+        all_keys = torch.tensor([key for _, keys in given for key in keys], device=keys_S.device)
+        vectors_SD = gather_rows(vectors_SD, [len(keys) for _, keys in given], self._world.rank)
+        anchors_BD, documents_ND, owners_N, is_document_S = _divided(vectors_SD, all_sizes)
+        counted = slice(before, before + len(sizes_B))
+        keys_N = all_keys[is_document_S]
+        return losses.infonce(anchors_BD, documents_ND, owners_N, keys_N, self._train, counted)
 
     def divisor(self, batch: Batch) -> float:
         """Return the number of anchors, pairs or batches."""

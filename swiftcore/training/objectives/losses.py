@@ -67,6 +67,7 @@ def infonce(
     owners_N: Tensor,
     keys_N: Tensor,
     train: TrainSection,
+    counted: slice = slice(None),
 ) -> Tensor:
     """Return -log softmax of each anchor's positive among its negatives.
 
@@ -80,19 +81,21 @@ def infonce(
         owners_N: row of each document, rising.
         keys_N: equal for equal documents.
         train: temperature and which negatives.
+        counted: the anchors that the loss is summed over.
 
     Source: InfoNCE, arXiv:1807.03748; the mask and the further negatives, arXiv:2506.05176.
     """
-    rows_B = torch.arange(len(anchors_BD), device=anchors_BD.device)
+    others_BD, all_rows_B = anchors_BD, torch.arange(len(anchors_BD), device=anchors_BD.device)
+    anchors_BD, rows_B = anchors_BD[counted], all_rows_B[counted]
     positives_B = torch.searchsorted(owners_N, rows_B)
     is_own_BN = owners_N[None] == rows_B[:, None]
     is_positive_BN = torch.zeros_like(is_own_BN)
-    is_positive_BN[rows_B, positives_B] = True
+    is_positive_BN.scatter_(1, positives_B[:, None], True)
     cosines_BN = anchors_BD @ documents_ND.t()
     left_out_BN = torch.zeros_like(is_own_BN) if train.infonce_use_batch else ~is_own_BN
     parts = [(cosines_BN, left_out_BN)]
     if train.infonce_use_batch and train.infonce_include_qq:
-        parts.append((anchors_BD @ anchors_BD.t(), rows_B[None] == rows_B[:, None]))
+        parts.append((anchors_BD @ others_BD.t(), all_rows_B[None] == rows_B[:, None]))
     if train.infonce_use_batch and train.infonce_include_dd:
         parts.append((documents_ND[positives_B] @ documents_ND.t(), is_own_BN))
     if train.infonce_mask_fake_negative:

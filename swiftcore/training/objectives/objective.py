@@ -7,6 +7,9 @@ from torch import Tensor
 
 from swiftcore.training.rows import Row
 
+# Of several processes: whether a batch stands for one that has no rows left, and counts nothing.
+SILENT = "silent"
+
 Batch = dict[str, Tensor]
 Outputs = Mapping[str, Tensor]
 

@@ -40,14 +40,6 @@ def check_optimization(job: TrainJob) -> None:
     problem = optimization_conflict(job.train, job.tuner)
     if problem:
         raise UsageError("these settings don't go together", where="recipe", found=problem)
-    if job.tuner.lisa_activated_layers and job.processes.world_size > 1:
-        raise UsageError(
-            "LISA trains in one process",
-            where="tuner.lisa_activated_layers",
-            found=f"{job.processes.world_size} processes, which would wait for gradients of blocks "
-            "at rest",
-            do="train in one process, or set tuner.use_galore instead",
-        )
     kind = job.train.kind()
     if kind.paged and job.device == "cpu":
         raise UsageError(

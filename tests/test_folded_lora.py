@@ -91,8 +91,59 @@ def test_logits_loss_and_gradients_equal_those_of_peft(architecture, form):
             torch.testing.assert_close(found, logits, rtol=1e-4, atol=1e-4)
 
 
-def test_gradient_checkpointing_padding_and_accumulation_give_the_same():
-    plain, model, _ = pair()
+@pytest.mark.parametrize("architecture", ["Llama", "Qwen2", "Gemma", "Qwen3Moe"])
+def test_dora_has_the_logits_loss_and_gradients_that_peft_gives(architecture):
+    """Magnitudes moved away from their start, at which the factor of every output is 1."""
+    plain = adapted(architecture, use_dora=True)
+    for name, parameter in plain.named_parameters():
+        if "magnitude" in name:
+            generator = torch.Generator().manual_seed(len(name))
+            parameter.data *= torch.rand(parameter.shape, generator=generator) + 0.5
+            parameter.data[0] = 0.0  # a factor of 0 has a gradient too
+    model = copy.deepcopy(plain)
+    folding = fold_lora(model)
+    assert not folding.left
+    assert folding.describe().startswith("DoRA folded into one product in ")
+    rows = some_rows()
+    expected_logits, expected = one_by_one(plain, rows)
+    attend_by_row(model)
+    loss = packed_loss(model.get_base_model(), rows)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    loss.backward()
+    expected.backward()
+    assert_same_gradients(model, plain)
+    assert all(p.grad.any() for n, p in model.named_parameters() if "magnitude" in n)
+    with torch.no_grad():
+        found = model(input_ids=torch.tensor([rows[1]["input_ids"]])).logits
+    torch.testing.assert_close(found, expected_logits[1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_dora_layer_equals_the_formula_of_the_paper_to_1e_5():
+    """y = x (m / |W + s B A|) (W + s B A)^T + b by autograd, with the norm held fixed."""
+    _, model, _ = pair("Qwen2", use_dora=True, use_rslora=True)
+    layer = next(m for n, m in model.named_modules() if n.endswith("q_proj"))
+    magnitude = layer.lora_magnitude_vector["default"].weight
+    magnitude.data *= torch.linspace(0.5, 1.5, len(magnitude))
+    x = torch.randn(3, 40, 32, requires_grad=True)
+    down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    weights = (x, down, up, magnitude)
+    toward = torch.randn(3, 40, 32)
+    turned = layer.base_layer.weight + layer.scaling["default"] * up @ down
+    ratio = magnitude / turned.detach().norm(dim=1)
+    expected = x @ (ratio[:, None] * turned).T + layer.base_layer.bias
+    exact = torch.autograd.grad(expected, weights, toward)
+    found = layer(x)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(torch.autograd.grad(found, weights, toward), exact, strict=True):
+        assert (ours - theirs).norm() / theirs.norm() < 1e-5
+    with torch.autocast("cpu", torch.bfloat16):
+        # In 16 bits the norm is peft's business.
+        torch.testing.assert_close(layer(x), type(layer).forward(layer, x))
+
+
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_gradient_checkpointing_padding_and_accumulation_give_the_same(use_dora):
+    plain, model, _ = pair(use_dora=use_dora)
     model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
     rows = some_rows()
@@ -159,7 +210,7 @@ def test_in_16_bits_a_small_adapter_is_not_lost_in_the_rounding_of_the_weight():
     ("settings", "reason"),
     [
         ({"lora_dropout": 0.1}, "dropout"),
-        ({"use_dora": True}, "Dora"),
+        ({"use_dora": True, "lora_dropout": 0.1}, "dropout"),
         ({"lora_bias": "all"}, "base weights that are trained"),
         ({"target_modules": ["embed_tokens"]}, "a Embedding below peft's Embedding"),
     ],
@@ -189,8 +240,9 @@ def test_hooks_conv1d_layers_and_a_second_adapter_are_left_to_peft():
     assert list(fold_lora(model).left) == ["several adapters"]
 
 
-def test_disabling_merging_and_saving_are_those_of_peft(tmp_path):
-    plain, model, _ = pair()
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_disabling_merging_and_saving_are_those_of_peft(tmp_path, use_dora):
+    plain, model, _ = pair(use_dora=use_dora)
     ids = torch.tensor([some_rows()[1]["input_ids"]])
     assert plain.state_dict().keys() == model.state_dict().keys()
     with torch.no_grad():

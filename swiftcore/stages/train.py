@@ -144,4 +144,4 @@ def _listener(run: StageRun) -> Callable[[dict[str, Any]], None]:
     return hear
 
 
-TRAIN = Stage("train", 2, _config, _run, measured=("metrics.jsonl", "train.log", "summary.json"))
+TRAIN = Stage("train", 3, _config, _run, measured=("metrics.jsonl", "train.log", "summary.json"))

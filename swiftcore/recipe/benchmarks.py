@@ -13,15 +13,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 BENCHMARKS = (
     "arc",
     "bbh",
+    "bfcl_v4",
     "general_mcq",
     "general_qa",
     "gsm8k",
+    "humaneval",
+    "ifeval",
     "math_500",
+    "mbpp",
     "mmlu",
     "perplexity",
 )
 BY_LIKELIHOOD = ("arc", "general_mcq", "mmlu")
-WITHOUT_SHOTS = ("general_qa", "math_500", "perplexity")
+WITHOUT_SHOTS = ("bfcl_v4", "general_qa", "humaneval", "ifeval", "math_500", "perplexity")
 
 
 class BenchmarkArgs(BaseModel):

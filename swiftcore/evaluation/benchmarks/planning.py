@@ -21,7 +21,8 @@ from swiftcore.recipe.sections import EvaluateSection
 class PlannedBenchmark:
     """A benchmark with its questions and how they are answered.
 
-    `num_available` is how many questions it has before `eval_limit`.
+    `num_available` is how many questions it has before `eval_limit`, `settings` what else the
+    report says about how it was run.
     """
 
     benchmark: Benchmark
@@ -30,6 +31,7 @@ class PlannedBenchmark:
     params: SamplingParams
     questions: list[Question]
     num_available: int
+    settings: dict[str, Any]
 
     @property
     def name(self) -> str:
@@ -56,7 +58,7 @@ class PlannedBenchmark:
             "few_shot_num": self.num_shots,
             "max_tokens": None if self.by_likelihood else self.params.max_new_tokens,
             "temperature": None if self.by_likelihood else self.params.temperature,
-            **self.benchmark.settings(),
+            **self.settings,
         }
 
 
@@ -99,7 +101,9 @@ def _plan(section: EvaluateSection, name: str, files: Files) -> PlannedBenchmark
         )
     chosen = limited(questions, section.eval_limit)
     params = _params(section, benchmark)
-    return PlannedBenchmark(benchmark, args, shots, params, chosen, len(questions))
+    return PlannedBenchmark(
+        benchmark, args, shots, params, chosen, len(questions), benchmark.settings()
+    )
 
 
 def num_shots(benchmark: Benchmark, args: BenchmarkArgs) -> int:

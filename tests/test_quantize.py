@@ -1,14 +1,20 @@
 """Quantizing: what it costs is measured by definition, and settings that do nothing are refused."""
 
+import shutil
+
 import pytest
 import torch
 from pydantic import ValidationError
 from training_setup import counting_model, counting_rows, folder_bytes, tiny_base
 
-from swiftcore.export import quantize_model
+from swiftcore.errors import BackendMissing, DataError, EnvironmentMissing, UsageError
+from swiftcore.export import Workplace, quantize_model
+from swiftcore.export.by_backend import group_size
 from swiftcore.export.quality import compare
+from swiftcore.export.sample_rows import calibration_ids
 from swiftcore.models import load_model, model_facts
-from swiftcore.recipe import QuantizeSection
+from swiftcore.models.files import read_json, write_json
+from swiftcore.recipe import QuantizeSection, Runtime
 
 pytestmark = pytest.mark.road
 ROWS = counting_rows(6, seed=99)
@@ -81,6 +87,11 @@ def test_torchao_model_loads_with_plain_from_pretrained(trained, tmp_path, schem
         ({"quant_method": "torchao", "quant_bits": 4}, "stores 8 bits"),
         ({"quant_method": "torchao", "bnb_4bit_quant_type": "fp4"}, "bnb_4bit_quant_type do"),
         ({"torchao_scheme": "int8_dynamic"}, "torchao_scheme do nothing with quant_method bnb"),
+        ({"quant_method": "bnb", "group_size": 64}, "group_size do nothing with quant_method bnb"),
+        ({"quant_method": "fp8", "max_length": 512}, "max_length do nothing with quant_method fp8"),
+        ({"quant_method": "gptq", "quant_format": "awq"}, "awq is not a form of quant_method gptq"),
+        ({"quant_method": "awq", "quant_bits": 8}, "stores 4 bits"),
+        ({"quant_method": "w8a8", "quant_batch_size": 4}, "quant_batch_size does nothing"),
         ({"quant_method": "auto_gptq"}, "replaced by gptqmodel"),
         ({"quant_method": "AutoGPTQ"}, "replaced by gptqmodel"),
     ],
@@ -94,3 +105,66 @@ def test_bits_are_those_of_the_method():
     assert QuantizeSection().bits == 4
     assert QuantizeSection(quant_bits=8).bits == 8
     assert QuantizeSection(quant_method="torchao").bits == 8
+    assert QuantizeSection(quant_method="gptq").bits == 4
+    assert QuantizeSection(quant_method="fp8").bits == 8
+
+
+def test_group_size_divides_the_width_of_every_layer(trained):
+    assert group_size(trained, None) == 32  # 32 and 64 wide
+    assert group_size(trained, 16) == 16
+    with pytest.raises(UsageError, match="does not divide") as caught:
+        group_size(trained, 64)
+    assert "32 wide" in caught.value.found
+
+
+def test_calibration_rows_are_spread_and_long_enough():
+    rows = [{"input_ids": [row] * 100} for row in range(10)]
+    assert [ids[0] for ids in calibration_ids(rows, 5, 80)] == [0, 2, 4, 6, 8]
+    assert {len(ids) for ids in calibration_ids(rows, 5, 80)} == {80}
+    with pytest.raises(DataError, match="too short") as caught:
+        calibration_ids(rows, 5, 10)
+    assert "50 tokens in 5 rows" in caught.value.found
+
+
+def test_missing_backend_names_the_command_that_installs_it(trained, tmp_path):
+    section = QuantizeSection(quant_method="fp8")
+    at = Workplace(tmp_path / "job", Runtime(backends_dir=tmp_path / "none"))
+    with pytest.raises(BackendMissing) as caught:
+        quantize_model(trained, tmp_path / "q", section, sample_rows=ROWS, workplace=at)
+    assert caught.value.exit_code == 5
+    assert "swift env install llmcompressor" in caught.value.do
+
+
+def test_model_that_nothing_here_can_read_is_refused(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "m")
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", config | {"quantization_config": {"quant_method": "gptq"}})
+    with pytest.raises(EnvironmentMissing, match="needs gptqmodel to be read"):
+        load_model(folder)
+
+
+def quantized_by_backend(trained, tmp_path, **settings):
+    """Quantize twice with the real tool and return the report of the first time."""
+    section = QuantizeSection(min_recovery=0.9, **settings)
+    rows = {"sample_rows": ROWS, "calibration_rows": counting_rows(64, seed=5)}
+    at = Workplace(tmp_path / "job", Runtime())
+    report = quantize_model(trained, tmp_path / "a", section, workplace=at, **rows)
+    assert 0 < report.kl_divergence < 0.1
+    assert report.size_bytes < report.unquantized_size_bytes
+    assert model_facts(tmp_path / "a")["parameters"] == model_facts(trained)["parameters"]
+    assert str(tmp_path).encode() not in b"".join(folder_bytes(tmp_path / "a").values())
+    quantize_model(trained, tmp_path / "b", section, workplace=at, **rows)
+    assert folder_bytes(tmp_path / "a") == folder_bytes(tmp_path / "b")
+
+
+@pytest.mark.backend("llmcompressor")
+@pytest.mark.parametrize("method", ["gptq", "awq", "fp8", "w8a8"])
+def test_compressed_tensors_load_with_plain_from_pretrained(trained, tmp_path, method):
+    pytest.importorskip("compressed_tensors")
+    quantized_by_backend(trained, tmp_path, quant_method=method)
+
+
+@pytest.mark.backend("gptqmodel")
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_older_formats_load_in_the_environment_of_their_tool(trained, tmp_path, method):
+    quantized_by_backend(trained, tmp_path, quant_method=method, quant_format=method)

@@ -4,6 +4,8 @@ Only label tokens count, each predicted from the tokens before it. The Kullback-
 is sum p log(p / q) over the vocabulary, p the unquantized model's distribution, in nats. Where
 accuracy counts the tokens that flip, it also sees the shifts that flip none.
 
+A backend's environment loads this file by its path, so it imports torch alone.
+
 Source: Kullback and Leibler 1951; Dutta et al. 2024, Accuracy is Not All You Need
 (arXiv:2407.09141) for measuring compressed models with it.
 """
@@ -14,12 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from swiftcore.errors import UsageError
-
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-IGNORED = -100
+_IGNORED = -100
 _LARGEST_EXPONENT = 700.0  # beyond it exp() overflows a float
 
 
@@ -61,28 +61,6 @@ class _Sums:
         )
 
 
-def labelled_rows(rows: Sequence[Mapping[str, Any]], limit: int) -> list[Mapping[str, Any]]:
-    """Return the first rows that have a label to predict.
-
-    Raises:
-        UsageError: there is none.
-    """
-    found = [row for row in rows if num_labels(row)][:limit]
-    if not found:
-        raise UsageError(
-            "the recovery can't be measured: no sample row has a label",
-            where="quantize",
-            found=f"{len(rows)} rows",
-            do="give encoded rows with labels, for example the validation split",
-        )
-    return found
-
-
-def num_labels(row: Mapping[str, Any]) -> int:
-    """Return the number of label tokens that have a token before them."""
-    return sum(label != IGNORED for label in row["labels"][1:])
-
-
 def compare(
     unquantized: "nn.Module",
     quantized: "nn.Module",
@@ -103,7 +81,7 @@ def compare(
     with torch.no_grad():
         for row in rows:
             target_T = torch.tensor(row["labels"][1:], device=device)
-            chosen_T = target_T != IGNORED
+            chosen_T = target_T != _IGNORED
             target_N = target_T[chosen_T]
             expected_NV = _logits(unquantized, row["input_ids"], chosen_T, before)
             found_NV = _logits(quantized, row["input_ids"], chosen_T, after)

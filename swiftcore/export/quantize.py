@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from swiftcore.errors import GateRefused, UsageError
+from swiftcore.export.by_backend import Workplace, compare_in_backend, write_by_backend
 from swiftcore.export.folder import weight_bytes
-from swiftcore.export.quality import Comparison, compare, labelled_rows
+from swiftcore.export.quality import Comparison, compare
 from swiftcore.export.quantizers import write_quantized
+from swiftcore.export.sample_rows import calibration_ids, labelled_rows
 from swiftcore.models.files import require_model_folder
 from swiftcore.models.loading import is_quantized, load_model
 from swiftcore.progress import Progress, Silent
+from swiftcore.recipe import Runtime
 from swiftcore.recipe.sections import QuantizeSection
+
+_MAX_CALIBRATION_TOKENS = 2048  # of a row, as ms-swift cuts them
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ def quantize_model(
     section: QuantizeSection,
     *,
     sample_rows: Sequence[Mapping[str, Any]],
+    calibration_rows: Sequence[Mapping[str, Any]] = (),
+    workplace: Workplace | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> QuantizeReport:
@@ -59,13 +66,17 @@ def quantize_model(
         section: method, bits and least recovery.
         sample_rows: encoded rows (`input_ids`, `labels` with -100 for no loss) to measure on; the
             first `section.quant_n_samples` are used.
+        calibration_rows: encoded rows that gptq, awq and w8a8 learn from; as many are taken.
+        workplace: where the backend of gptq, awq, fp8 and w8a8 works.
         device: where the models run.
         progress: told each of the two steps.
 
     Raises:
         ModelMissing: there is no model in the folder.
         UsageError: it is quantized already, or no row has a label.
-        EnvironmentMissing: the package of the method is not installed.
+        DataError: the calibration rows are too short.
+        EnvironmentMissing: the package or the backend of the method is not installed.
+        BackendFailed: the backend crashed.
         GateRefused: the recovery is below `section.min_recovery`, or can't be measured.
     """
     watch = progress or Silent()
@@ -74,11 +85,18 @@ def quantize_model(
     rows = labelled_rows(sample_rows, section.quant_n_samples)
     out_dir.mkdir(parents=True, exist_ok=True)
     watch.update(0, 2, f"quantizing to {section.bits} bits with {section.quant_method}")
-    write_quantized(model_dir, out_dir, section, device)
+    at = workplace or Workplace(out_dir.with_name(f"{out_dir.name}.job"), Runtime(), device, watch)
+    if section.backend is None:
+        write_quantized(model_dir, out_dir, section, device)
+    else:
+        ids = _calibration(section, calibration_rows)
+        write_by_backend(model_dir, out_dir, section, ids, at)
     watch.update(1, 2, "answers of both models")
-    found = compare(
-        load_model(model_dir, device=device), load_model(out_dir, device=device), rows, device
-    )
+    if section.backend == "gptqmodel":
+        found = compare_in_backend(model_dir, out_dir, rows, at)
+    else:
+        models = load_model(model_dir, device=device), load_model(out_dir, device=device)
+        found = compare(*models, rows, device)
     recovery = _recovery(found, section.min_recovery)
     watch.update(2, 2, f"recovery {recovery:.3f}")
     return QuantizeReport(
@@ -97,6 +115,13 @@ def quantize_model(
         num_rows=len(rows),
         num_labels=found.num_labels,
     )
+
+
+def _calibration(section: QuantizeSection, rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    if not section.is_calibrated:
+        return []
+    length = section.max_length or _MAX_CALIBRATION_TOKENS
+    return calibration_ids(rows, section.quant_n_samples, length)
 
 
 def _refuse_quantized(model_dir: Path) -> None:

@@ -18,7 +18,7 @@ from swiftcore.models.files import (
     require_adapter_folder,
     require_model_folder,
 )
-from swiftcore.models.quantizing import LoadQuantization
+from swiftcore.models.quantizing import LoadQuantization, require_reader
 from swiftcore.models.quiet import without_progress_bars
 from swiftcore.models.tasks import auto_class, head_options, is_new_head, read_task
 from swiftcore.recipe.tasks import TEXT, Task
@@ -81,6 +81,7 @@ def load_model(
     options: dict[str, Any] = {"attn_implementation": attn_impl} if attn_impl else {}
     known = task or read_task(folder)
     options |= head_options(known)
+    require_reader(folder)
     quantized = is_quantized(folder) or quantization is not None
     if quantization is not None:
         _refuse_second_quantization(folder)

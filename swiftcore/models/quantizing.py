@@ -1,15 +1,46 @@
 """Quantizing a model while it is loaded, for QLoRA: the folder keeps its weights as they are."""
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from swiftcore.errors import EnvironmentMissing
+from swiftcore.models.files import read_json
 from swiftcore.recipe.sections import Dtype, ModelSection
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
+
+
+# What transformers needs beside itself to read a stored method.
+_READERS = {
+    "bitsandbytes": "bitsandbytes",
+    "torchao": "torchao",
+    "compressed-tensors": "compressed_tensors",
+    "gptq": "gptqmodel",
+    "awq": "gptqmodel",
+}
+
+
+def require_reader(folder: Path) -> None:
+    """Refuse a quantized model that transformers can't read with what is installed.
+
+    Raises:
+        EnvironmentMissing: a package is missing.
+    """
+    config = read_json(folder / "config.json").get("quantization_config") or {}
+    method = config.get("quant_method")
+    package = _READERS.get(method)
+    if package is not None and find_spec(package) is None:
+        raise EnvironmentMissing(
+            f"a model quantized as {method} needs {package} to be read",
+            where=folder,
+            do="serve it with an engine of its own (vLLM), or quantize to compressed-tensors"
+            if package == "gptqmodel"
+            else "pip install 'swiftcore[quantize]'",
+        )
 
 
 class LoadQuantization(BaseModel):

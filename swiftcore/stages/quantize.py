@@ -14,15 +14,20 @@ def _config(recipe: Recipe) -> dict[str, Any]:
 
 
 def _run(run: StageRun) -> Produced:
-    from swiftcore.export import quantize_model
+    from swiftcore.export import Workplace, quantize_model
+    from swiftcore.template import load_encoded
 
     section = run.recipe.quantize or QuantizeSection()
+    device = run.runtime.resolved_device()
     report = quantize_model(
         run.inputs["model"],
         run.area.out,
         section,
         sample_rows=held_out_rows(run.inputs["encoded"], section.quant_n_samples),
-        device=run.runtime.resolved_device(),
+        calibration_rows=load_encoded(run.inputs["encoded"], "train"),
+        workplace=Workplace(run.area.work, run.runtime, device, run.progress),
+        device=device,
+        progress=run.progress,
     )
     fields = asdict(report).items()
     return Produced(metrics={key: float(v) for key, v in fields if isinstance(v, int | float)})

@@ -73,6 +73,16 @@ class Recipe(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _quantized_models_answer_here(self) -> "Recipe":
+        if self.quantize is None or self.evaluate is None or self.quantize.backend != "gptqmodel":
+            return self
+        raise ValueError(
+            f"evaluate can't load quantize.quant_format {self.quantize.quant_format}, which "
+            "transformers reads with gptqmodel only; use compressed-tensors, or leave evaluate out "
+            "(the quantize stage measures the recovery in gptqmodel's environment)"
+        )
+
+    @model_validator(mode="after")
     def _sections_fit_the_task(self) -> "Recipe":
         check_task(self)
         check_token_sharing(self)

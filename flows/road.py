@@ -14,6 +14,7 @@ from tasks.departure import set_out
 from tasks.deploy import deploy
 from tasks.evaluate import evaluate
 from tasks.extend import extend
+from tasks.fold import fold
 from tasks.handles import Handle
 from tasks.ingest import ingest
 from tasks.join import join
@@ -85,6 +86,7 @@ def base_model(journey: Journey) -> Handle:
 def starting_model(journey: Journey, dataset: Handle | None, base: Handle | None) -> Handle | None:
     """Build the base model where it is asked for, and add to it what the recipe adds."""
     model = scratch(journey, dataset) if journey.has("scratch") else base
+    model = fold(journey, model) if journey.has("fold") else model
     return extend(journey, model) if journey.has("extend") else model
 
 

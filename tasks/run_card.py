@@ -13,6 +13,7 @@ REPORT_NAME = "report.json"
 _KEY_FIGURES = {
     "ingest": ("train", "val", "test", "quarantined"),
     "scratch": ("parameters",),
+    "fold": ("adapters", "max_logit_difference"),
     "extend": ("added_tokens", "rope_factor"),
     "template": ("train_rows", "rows", "train_tokens", "tokens"),
     "train": ("loss", "train_loss", "eval_loss"),

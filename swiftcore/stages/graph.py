@@ -18,6 +18,7 @@ from swiftcore.stages.contract import (
 )
 from swiftcore.stages.evaluate import EVALUATE, benchmark_inputs
 from swiftcore.stages.extend import EXTEND, is_extended
+from swiftcore.stages.fold import FOLD, adapter_role
 from swiftcore.stages.ingest import INGEST, ingest_sources
 from swiftcore.stages.join import JOIN
 from swiftcore.stages.merge import MERGE
@@ -29,7 +30,10 @@ from swiftcore.stages.train import TRAIN
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
-    for stage in (INGEST, SCRATCH, EXTEND, TEMPLATE, JOIN, TRAIN, MERGE, QUANTIZE, EVALUATE)
+    for stage in (
+        *(INGEST, SCRATCH, FOLD, EXTEND, TEMPLATE, JOIN),
+        *(TRAIN, MERGE, QUANTIZE, EVALUATE),
+    )
 }
 _MAX_RECIPE_DEPTH = 8
 
@@ -140,6 +144,10 @@ def build_road(loaded: LoadedRecipe, store: Store, *, _above: tuple[Path, ...] =
     steps: list[Step] = []
     ingest = Step(INGEST, recipe, ingest_sources(recipe.data))
     model = _base_model(loaded, store, steps, _above)
+    if recipe.model.frozen_adapters:
+        assert model is not None
+        steps.append(fold := Step(FOLD, recipe, {"model": model, **_frozen(loaded, store)}))
+        model = Link(fold)
     trained_on: dict[str, StageInput] = {}
     if recipe.data.cached_dataset:
         _refuse_beside_cached(recipe)
@@ -265,14 +273,25 @@ def _adapter(loaded: LoadedRecipe, store: Store) -> dict[str, StageInput]:
     return {"adapter": _adapter_folder(reference, loaded.path, store)}
 
 
-def _adapter_folder(reference: str, path: Path, store: Store) -> StageInput:
+def _frozen(loaded: LoadedRecipe, store: Store) -> dict[str, StageInput]:
+    """Return the adapters that the base is folded with, by their roles."""
+    field = "model.frozen_adapters"
+    return {
+        adapter_role(place): _adapter_folder(reference, loaded.path, store, field)
+        for place, reference in enumerate(loaded.recipe.model.frozen_adapters)
+    }
+
+
+def _adapter_folder(
+    reference: str, path: Path, store: Store, field: str = "model.adapters"
+) -> StageInput:
     if not reference.startswith("recipe:"):
         found = resolve_reference(reference, store)
         if (found.path / "adapter_config.json").is_file():
             return found
     raise ModelMissing(
         "The adapter is not where the recipe says.",
-        where=f"{path}: model.adapters",
+        where=f"{path}: {field}",
         found=reference,
         expected="a folder with adapter_config.json, artifact:FINGERPRINT or models:/name@alias",
         do="give what the train stage of another recipe made; swift status shows its fingerprint",

@@ -18,6 +18,7 @@ _OF_THE_BASE = {
     "model",
     "scratch",
     "adapters",
+    "frozen_adapters",
     "rope_scaling",
     "max_model_len",
     "new_special_tokens",
@@ -25,10 +26,7 @@ _OF_THE_BASE = {
 
 
 def _config(recipe: Recipe) -> dict[str, Any]:
-    # A pair's second text has a token type of its own; models trained without are others.
-    pairs = {"token_types": "by text"} if recipe.model.task.has_head else {}
     return {
-        **pairs,
         "train": section_config(recipe.train) | _named_files(recipe.train),
         "tuner": section_config(recipe.tuner),
         "model": section_config(recipe.model, exclude=_OF_THE_BASE),

@@ -80,6 +80,11 @@ class ModelSection(Section):
         description="adapter over the model that training goes on with: a folder, "
         "artifact:FINGERPRINT or models:/name@alias",
     )
+    frozen_adapters: list[str] = Field(
+        default_factory=list,
+        description="adapters that the model is folded with before all else, first to last; what "
+        "is trained goes over them",
+    )
     quant_method: Literal["bnb"] | None = Field(
         default=None, description="train over weights that are quantized while loading (QLoRA)"
     )
@@ -151,11 +156,12 @@ class ModelSection(Section):
     def _one_adapter(self) -> "ModelSection":
         if len(self.adapters) > 1:
             raise ValueError(
-                "model.adapters: training goes on with one adapter; to stack them, merge the "
-                "others first, in a recipe with `merge: {}` that model.model names as recipe:PATH"
+                "model.adapters: one adapter is trained at a time, as in ms-swift, for the sum of "
+                "two is one of a larger rank; name those it goes over in model.frozen_adapters"
             )
-        if self.adapters and self.scratch is not None:
-            raise ValueError("model.adapters: no adapter was trained over a model that is new")
+        for name in ("adapters", "frozen_adapters"):
+            if getattr(self, name) and self.scratch is not None:
+                raise ValueError(f"model.{name}: no adapter was trained over a model that is new")
         return self
 
     @model_validator(mode="after")

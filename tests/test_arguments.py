@@ -50,7 +50,7 @@ def test_every_field_of_recipe_and_runtime_is_an_argument_that_works():
     acting = {path for argument in list_arguments() for path in argument.acts_in}
     fields = set(leaves(Recipe)) | set(leaves(Runtime, "runtime."))
     assert fields <= acting
-    assert acting - fields == {"merge", "environment", "swift export"}
+    assert acting - fields == {"merge", "environment", "swift export", "swift eval"}
 
 
 @pytest.mark.parametrize(
@@ -135,9 +135,7 @@ def test_sft_flags_become_a_valid_recipe():
 
 def test_the_command_decides_which_section_a_name_means():
     assert recipe_from_flags("pt", MODEL)["train"] == {"method": "pt"}
-    assert recipe_from_flags("eval", [*MODEL, "--max_new_tokens", "9"])["evaluate"] == {
-        "max_new_tokens": 9
-    }
+    assert recipe_from_flags("eval", ["--max_new_tokens", "9"])["evaluate"] == {"max_new_tokens": 9}
     assert recipe_from_flags("deploy", ["--max_new_tokens", "9", "--port", "0"]) == {
         "deploy": {"max_new_tokens": 9},
         "runtime": {"port": 0},

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sft": ("swiftcore.cli.train", "supervised fine-tuning from flags"),
     "pt": ("swiftcore.cli.train", "pre-training from flags"),
     "export": ("swiftcore.cli.export", "encode a dataset once, for later training"),
+    "eval": ("swiftcore.cli.eval", "evaluate a model or an endpoint on benchmarks"),
     "deploy": ("swiftcore.cli.deploy", "serve a model folder; --status, --stop"),
     "dataset": ("swiftcore.cli.dataset", "turn documents, code and data files into training rows"),
     "template": ("swiftcore.cli.template", "list templates; show rows as tokens; compare"),

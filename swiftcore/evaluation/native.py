@@ -15,7 +15,7 @@ from swiftcore.errors import DataError
 from swiftcore.evaluation.agent import agent_step_metrics, react_from_output
 from swiftcore.evaluation.answering import Answer, TemplatedEngine, answer_prompts, written_prompt
 from swiftcore.evaluation.benchmarks.responding import LocalModel
-from swiftcore.evaluation.benchmarks.running import run_benchmarks
+from swiftcore.evaluation.benchmarks.running import question_digest, run_benchmarks
 from swiftcore.evaluation.intervals import Estimate, estimate
 from swiftcore.evaluation.overlap import contamination
 from swiftcore.evaluation.report import (
@@ -114,7 +114,7 @@ def evaluate_candidates(
     report = EvaluationReport(
         num_rows=len(asked),
         num_samples=len(samples) + len(asked) - len(chosen),
-        test_digest=test_digest(chosen, benchmarks),
+        test_digest=rows_digest([*chosen, *map(question_digest, benchmarks)]),
         settings=report_settings(section),
         candidates=results,
         samples=answered,
@@ -123,13 +123,6 @@ def evaluate_candidates(
     )
     report.write(Path(out_dir))
     return report
-
-
-def test_digest(rows: Sequence[Mapping[str, Any]], benchmarks: "Sequence[PlannedBenchmark]") -> str:
-    """Return the digest that two reports share when they asked the same."""
-    if not benchmarks:
-        return rows_digest(rows)
-    return rows_digest([*rows, *({found.name: found.digest} for found in benchmarks)])
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ _COMMAND_SECTIONS = {
     "export": ("quantize", "merge", "model", "data", "template"),
     "merge-lora": ("merge", "model", "template"),
     "infer": ("evaluate", "model", "data", "template"),
-    "eval": ("evaluate", "model", "data", "template"),
+    "eval": ("evaluate", "model", "template"),
     "deploy": ("deploy", "model", "template"),
 }
 # What a command means before any flag.

@@ -39,6 +39,9 @@ ALIASES = {
 _ACTS_OTHERWISE = {
     "merge_lora": ("merge",),
     "to_cached_dataset": ("swift export",),
+    "eval_url": ("swift eval",),
+    "eval_output_dir": ("swift eval",),
+    "eval_num_proc": ("swift eval",),
     "CUDA_VISIBLE_DEVICES": ("environment",),
     "NPROC_PER_NODE": ("environment",),
     "PYTORCH_CUDA_ALLOC_CONF": ("environment",),
@@ -72,6 +75,8 @@ _REASONS = {
     "use_logits_to_keep": "train.label_logits does it, and is on unless switched off",
     "average_tokens_across_devices": "a step's loss is always divided by the tokens of all "
     "processes",
+    "extra_eval_args": "native evaluation has settings of its own: eval_dataset_args and others",
+    "local_dataset": "benchmarks are read from local files, which runtime.eval_dataset_dir names",
     "eval_use_evalscope": "EvalScope needs a served model; the evaluate stage comes after training",
     "safe_serialization": "weights are always written as safetensors",
     "check_model": "artifacts are always verified before reuse",

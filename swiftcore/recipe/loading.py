@@ -82,6 +82,19 @@ def build_recipe(
     return LoadedRecipe(_counted_for(recipe, runtime), runtime, path, overrides)
 
 
+def read_section(model: type[_M], values: dict[str, Any], name: str) -> _M:
+    """Validate one section that stands alone, without a recipe around it.
+
+    Raises:
+        RecipeError: wrong names or values; all of them are listed.
+    """
+    problems = Problems(Path("flags"))
+    found = _validate(model, values, (name,), problems)
+    problems.raise_if_any()
+    assert found is not None
+    return found
+
+
 def _counted_for(recipe: Recipe, runtime: Runtime) -> Recipe:
     """Write the number of processes into the recipe where it changes what a step is made of."""
     train = recipe.train

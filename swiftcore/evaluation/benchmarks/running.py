@@ -54,6 +54,11 @@ def run_benchmarks(
     return scores
 
 
+def question_digest(planned: PlannedBenchmark) -> dict[str, str]:
+    """Return a benchmark as one row of what a report's test set is known by."""
+    return {planned.name: planned.digest}
+
+
 def _answers(planned: PlannedBenchmark, responder: Responder, progress: Progress) -> list[Answer]:
     questions = planned.questions
     rows = [question.row for question in questions]

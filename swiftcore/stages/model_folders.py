@@ -1,0 +1,123 @@
+"""From a reference to a model that answers: its folders, its template, its engine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from swiftcore.artifacts import Artifact, Store
+from swiftcore.errors import UsageError
+from swiftcore.models.files import ADAPTER_CONFIG, TEMPLATE_FILE, read_json
+from swiftcore.recipe import Runtime
+from swiftcore.recipe.sections import TemplateSection
+from swiftcore.stages.evaluate import PromptedEngine, weights_bytes
+from swiftcore.stages.resolve import resolve_reference
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from swiftcore.template import Template
+
+
+@dataclass(frozen=True)
+class ModelFolders:
+    """A model folder, perhaps with an adapter over it, and what a person calls them."""
+
+    label: str
+    model_dir: Path
+    adapter_dir: Path | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the weights on the disk."""
+        adapter = 0 if self.adapter_dir is None else weights_bytes(self.adapter_dir)
+        return weights_bytes(self.model_dir) + adapter
+
+
+def find_folders(model: str | None, adapters: list[str], store: Store) -> ModelFolders:
+    """Return the folders that references name.
+
+    Args:
+        model: a folder, `artifact:...` or `models:/name@alias`; an adapter is one as well, where
+            its base can be found.
+        adapters: at most one adapter over the model.
+        store: where artifacts are.
+
+    Raises:
+        UsageError: there are several adapters, or the base of an adapter is not to be found.
+    """
+    if len(adapters) > 1:
+        raise UsageError(
+            "One adapter at a time can be evaluated.",
+            where="--adapters",
+            found=", ".join(adapters),
+            expected="one",
+            do="evaluate them one after another",
+        )
+    references = [reference for reference in (model, *adapters) if reference]
+    found = [resolve_reference(reference, store) for reference in references]
+    last = found[-1]
+    if not (last.path / ADAPTER_CONFIG).is_file():
+        if adapters:
+            raise UsageError(
+                "This is no adapter.",
+                where=adapters[0],
+                found=f"no {ADAPTER_CONFIG}",
+                expected="the folder that training wrote",
+            )
+        return ModelFolders(references[-1], last.path)
+    base = found[0].path if len(found) > 1 else _base_of(last.path, last, store)
+    return ModelFolders(references[-1], base, last.path)
+
+
+def _base_of(adapter: Path, found: object, store: Store) -> Path:
+    """Return the base that an adapter was trained over."""
+    if isinstance(found, Artifact):
+        trained_from = found.record.inputs.get("model")
+        if trained_from is not None and trained_from.fingerprint:
+            return store.find(trained_from.fingerprint).path
+    named = read_json(adapter / ADAPTER_CONFIG).get("base_model_name_or_path")
+    if named and (Path(named) / "config.json").is_file():
+        return Path(named)
+    raise UsageError(
+        "The base model of an adapter can't be found.",
+        where=adapter,
+        found=named or "no name of a base",
+        expected="the model folder that it was trained over",
+        do="give the base with --model and the adapter with --adapters",
+    )
+
+
+def load_prompted(
+    folders: ModelFolders, section: TemplateSection, runtime: Runtime
+) -> PromptedEngine:
+    """Load a model with the template it was trained with, or the one that the section names."""
+    from swiftcore.generation import TransformersEngine
+    from swiftcore.models import load_tokenizer
+
+    tokenizer = load_tokenizer(folders.model_dir)
+    template = _template(folders, section, tokenizer)
+    engine = TransformersEngine.load(
+        folders.model_dir,
+        adapter_dir=folders.adapter_dir,
+        tokenizer=tokenizer,
+        device=runtime.resolved_device(),
+        num_threads=runtime.threads(),
+        stop_words=template.stop_words,
+    )
+    return PromptedEngine(engine, template)
+
+
+def _template(
+    folders: ModelFolders, section: TemplateSection, tokenizer: "PreTrainedTokenizerBase"
+) -> "Template":
+    from swiftcore.serving.chat import load_serving_template
+    from swiftcore.template.dataset import resolve_template
+
+    unchanged = section == TemplateSection()
+    for folder in (folders.adapter_dir, folders.model_dir):
+        if unchanged and folder is not None and (folder / TEMPLATE_FILE).is_file():
+            return load_serving_template(folder, tokenizer)
+    config = read_json(folders.model_dir / "config.json")
+    return resolve_template(
+        section, tokenizer, method="sft", model_type=config.get("model_type"), max_model_length=None
+    )

@@ -1,22 +1,43 @@
 """EvalScope and lm-eval: their files in our report, and our scores on the same rows."""
 
 import json
+import os
+import urllib.request
 from pathlib import Path
 
 import pytest
 
+from swiftcore.artifacts import DigestCache
 from swiftcore.backends import get_backend, open_environment
 from swiftcore.backends.benchmarks import BenchmarkJob, ToolSample, ToolScores
 from swiftcore.backends.evalscope.adapter import read_benchmark, run_evalscope
 from swiftcore.backends.lm_eval.adapter import read_samples, run_lm_eval
-from swiftcore.errors import BackendFailed, BackendMissing, DataError, UsageError
+from swiftcore.errors import (
+    BackendFailed,
+    BackendMissing,
+    DataError,
+    EnvironmentMissing,
+    GateRefused,
+    ModelMissing,
+    UsageError,
+)
 from swiftcore.evaluation.answering import Answer
 from swiftcore.evaluation.benchmarks.planning import benchmark_files, plan_benchmarks
 from swiftcore.evaluation.benchmarks.running import graded
-from swiftcore.evaluation.tools import ServedModel, run_tool, scores_of, tool_digest
+from swiftcore.evaluation.tools import (
+    ServedModel,
+    evaluate_served,
+    run_tool,
+    scores_of,
+    tool_digest,
+)
 from swiftcore.generation import Completion
 from swiftcore.recipe import EvaluateSection, Runtime
+from swiftcore.serving.release import Release
+from swiftcore.serving.temporary import temporarily_served
+from swiftcore.stages.evaluate import benchmark_inputs
 from tests.answering_stub import answering
+from tests.roads import swift_here
 
 GSM8K = [
     {"question": f"Ann has {n} eggs and buys {n}. How many?", "answer": f"#### {2 * n}"}
@@ -226,6 +247,63 @@ def _completion(text: str) -> Completion:
     return Completion([], text, "stop", prompt_tokens=1, completion_tokens=1)
 
 
+def test_a_model_is_served_for_the_time_of_a_block(tmp_path: Path):
+    (tmp_path / "answer.txt").write_text("42")
+    release = Release("f", "m", None, tmp_path, server="tests.stub_server")
+    with temporarily_served(release, tmp_path / "log.txt") as served:
+        body = json.dumps({"messages": []}).encode()
+        request = urllib.request.Request(f"{served.url}/chat/completions", body)
+        found = json.loads(urllib.request.urlopen(request).read())
+        assert found["choices"][0]["message"]["content"] == "42"
+    with pytest.raises(ProcessLookupError):
+        os.kill(found["pid"], 0)
+    for behaviour, error in (("crash", GateRefused), ("refuse", ModelMissing)):
+        (tmp_path / "behaviour.txt").write_text(behaviour)
+        with pytest.raises(error), temporarily_served(release, tmp_path / f"{behaviour}.txt"):
+            pass
+    (tmp_path / "behaviour.txt").write_text("never ready")
+    with (
+        pytest.raises(EnvironmentMissing, match="did not become ready"),
+        temporarily_served(release, tmp_path / "never.txt", timeout_seconds=2),
+    ):
+        pass
+
+
+def test_a_stage_takes_only_files_that_its_fingerprint_covers(tmp_path: Path, gsm8k: Path):
+    asked = {"eval_backend": "EvalScope", "eval_dataset": ["gsm8k"]}
+    with pytest.raises(UsageError, match="would have to download gsm8k"):
+        benchmark_inputs(section(**asked), tmp_path)
+    settings = {"gsm8k": {"local_path": str(gsm8k)}}
+    (files,) = benchmark_inputs(section(**asked, eval_dataset_args=settings), tmp_path).values()
+    before = files.ref(DigestCache(None))
+    (gsm8k / "test.jsonl").write_text((gsm8k / "train.jsonl").read_text().replace("Ann", "Bob"))
+    assert files.ref(DigestCache(None)) != before
+
+
+@pytest.mark.backend("evalscope")
+def test_a_recipe_evaluates_every_candidate_with_evalscope(tiny_road: Path, gsm8k: Path):
+    settings = f'{{"gsm8k": {{"local_path": "{gsm8k}", "few_shot_num": 0}}}}'
+    done = swift_here(
+        *("stage", "evaluate", tiny_road, "--out", tiny_road.parent / "out"),
+        *("--set", "evaluate.eval_backend=EvalScope", "--set", "evaluate.eval_dataset=[gsm8k]"),
+        *("--set", f"evaluate.eval_dataset_args={settings}", "--set", "evaluate.eval_limit=2"),
+        *("--set", 'evaluate.eval_generation_config={"max_tokens": 8}'),
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tiny_road.parent / "out/report.json").read_text())
+    assert set(report["candidates"]) == {"base", "adapter", "merged", "quantized"}
+    for name, found in report["candidates"].items():
+        # Eight tokens of an untrained model are no solution, and each is there to be looked at.
+        assert found["metrics"]["gsm8k/accuracy"]["value"] == 0
+        assert found["metrics"]["gsm8k/accuracy"]["n"] == 2
+        assert (found["coverage"], "rouge_l" in found["metrics"]) == (1.0, True)
+        lines = (tiny_road.parent / f"out/samples/gsm8k/{name}.jsonl").read_text().splitlines()
+        answered = [json.loads(line) for line in lines]
+        assert [line["finish_reason"] for line in answered] == ["length", "length"]
+        assert (tiny_road.parent / f"out/raw/{name}/gsm8k/reports").is_dir()
+    assert report["benchmarks"]["gsm8k"]["backend"] == "EvalScope"
+
+
 @pytest.mark.backend("evalscope")
 def test_evalscope_and_we_score_the_same_answers_alike(tmp_path: Path, gsm8k: Path, mcq: Path):
     asked = section(
@@ -279,13 +357,18 @@ def test_lm_eval_and_we_score_the_same_answers_alike(tmp_path: Path, gsm8k: Path
     )
     with answering(by_number, fail=lambda number: number % 10 == 0) as url:
         served = ServedModel(url, "stub")
-        scores, _ = run_tool(asked, served, tmp_path / "work", tmp_path / "raw", Runtime())
-    assert [sample.output for sample in scores.samples] == ANSWERS
-    theirs = [sample.metrics["exact_match,flexible-extract"] for sample in scores.samples]
+        report = evaluate_served(asked, served, "stub", tmp_path / "work", Runtime())
+    assert [sample.output for sample in report.samples["stub"]] == ANSWERS
+    theirs = [s.metrics["exact_match,flexible-extract"] for s in report.samples["stub"]]
+    report.write(tmp_path / "report")
+    written = json.loads((tmp_path / "report/report.json").read_text())
+    found = written["candidates"]["stub"]["metrics"]["gsm8k/exact_match,flexible-extract"]
+    assert (found["value"], found["n"]) == (3 / 8, 8)
+    assert "lm-eval keeps neither" in written["benchmarks"]["gsm8k"]["notes"][0]
     # It compares text: "12.0" is not "12".
     assert [a == b for a, b in zip(theirs, ours(gsm8k, ANSWERS), strict=True)].count(False) == 1
     assert sum(theirs) == 3
-    assert (tmp_path / "raw/results.json").is_file()
+    assert (tmp_path / "work/raw/stub/results.json").is_file()
 
 
 @pytest.mark.backend("lm-eval")

@@ -33,6 +33,7 @@ from swiftcore.scores.text import exact_match, numbers_agree, rouge_l, without_t
 
 if TYPE_CHECKING:
     from swiftcore.evaluation.benchmarks.planning import PlannedBenchmark
+    from swiftcore.evaluation.tools import ToolBenchmarks
 
 # Step metrics by the name they carry in reports; the easy and hard halves of F1 stay out of them.
 _REPORTED = {
@@ -66,6 +67,7 @@ def evaluate_candidates(
     load_engine: Callable[[Candidate], TemplatedEngine],
     train_rows: Iterable[Mapping[str, Any]] | None = None,
     benchmarks: "Sequence[PlannedBenchmark]" = (),
+    tool: "ToolBenchmarks | None" = None,
     progress: Progress | None = None,
 ) -> EvaluationReport:
     """Let every candidate answer the same steps, score them and write the report files.
@@ -78,13 +80,14 @@ def evaluate_candidates(
         load_engine: makes the engine of one candidate; it is dropped before the next is made.
         train_rows: training rows, to check the test prompts for contamination.
         benchmarks: what is asked beside the rows.
+        tool: benchmarks that another tool asks instead.
         progress: hears of every answered step of all candidates.
 
     Raises:
         DataError: there is no test row, and no benchmark either.
     """
     chosen = list(rows)[: section.eval_limit]
-    if not chosen and not benchmarks:
+    if not chosen and not benchmarks and tool is None:
         raise DataError(
             "there are no test rows to evaluate",
             where="data.test_dataset",
@@ -102,6 +105,10 @@ def evaluate_candidates(
         metrics = aggregate(scored, section)
         model = LocalModel(engine, section.eval_batch_size)
         more = run_benchmarks(benchmarks, model, section, part)
+        if tool is not None:
+            # The server has the model once more; it need not be here as well.
+            del engine, model
+            more = tool.run(candidate, part)
         answered[candidate.name] = scored + more.samples
         results[candidate.name] = summarize(
             scored + more.samples,
@@ -111,15 +118,19 @@ def evaluate_candidates(
             more.subsets,
         )
     asked = [*chosen, *(question.bare for found in benchmarks for question in found.questions)]
+    elsewhere = tool.num_questions if tool else 0
+    asked_of_all = [*chosen, *map(question_digest, benchmarks)]
+    digest = tool.digest_with(chosen) if tool else rows_digest(asked_of_all)
+    described = tool.as_dict() if tool else {found.name: found.as_dict() for found in benchmarks}
     report = EvaluationReport(
-        num_rows=len(asked),
-        num_samples=len(samples) + len(asked) - len(chosen),
-        test_digest=rows_digest([*chosen, *map(question_digest, benchmarks)]),
+        num_rows=len(asked) + elsewhere,
+        num_samples=len(samples) + len(asked) - len(chosen) + elsewhere,
+        test_digest=digest,
         settings=report_settings(section),
         candidates=results,
         samples=answered,
         contamination=None if train_rows is None else contamination(train_rows, asked).as_dict(),
-        benchmarks={found.name: found.as_dict() for found in benchmarks},
+        benchmarks=described,
     )
     report.write(Path(out_dir))
     return report

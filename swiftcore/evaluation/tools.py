@@ -7,16 +7,27 @@ question without an answer has the worst score of each metric and lowers the cov
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swiftcore.artifacts import DigestCache
+from swiftcore.artifacts.digests import folder_digest, sha256_file
 from swiftcore.backends.benchmarks import BenchmarkJob, ToolSample, ToolScores
 from swiftcore.evaluation.benchmarks.running import BenchmarkScores
 from swiftcore.evaluation.intervals import Estimate, estimate
-from swiftcore.evaluation.report import AnsweredSample
-from swiftcore.progress import Progress
+from swiftcore.evaluation.native import Candidate
+from swiftcore.evaluation.report import (
+    AnsweredSample,
+    EvaluationReport,
+    report_settings,
+    summarize,
+)
+from swiftcore.evaluation.samples import rows_digest
+from swiftcore.progress import Progress, Silent
 from swiftcore.recipe import EvaluateSection, Runtime
 
 if TYPE_CHECKING:
@@ -34,6 +45,70 @@ class ServedModel:
     url: str
     name: str
     api_key: str | None = None
+
+
+class ToolBenchmarks:
+    """A section's benchmarks, run by the tool it names for one candidate after another.
+
+    Args:
+        section: `eval_backend`, `eval_dataset` and what belongs to them, places filled in.
+        serve: serves a candidate for the time of a `with` block.
+        work_dir: for orders and logs of jobs.
+        raw_dir: for the tool's own files, a folder a candidate.
+        runtime: where backends are.
+        files: digests of the benchmarks' own files.
+    """
+
+    def __init__(
+        self,
+        section: EvaluateSection,
+        serve: Callable[[Candidate], AbstractContextManager[ServedModel]],
+        work_dir: Path,
+        raw_dir: Path,
+        runtime: Runtime,
+        files: Mapping[str, str],
+    ) -> None:
+        self._section = section
+        self._serve = serve
+        self._work_dir = work_dir
+        self._raw_dir = raw_dir
+        self._runtime = runtime
+        self._num_questions: dict[str, int] = {}
+        self._notes: list[str] = []
+        self.digest = tool_digest(section, files)
+
+    @property
+    def num_questions(self) -> int:
+        """How many questions each candidate was asked."""
+        return sum(self._num_questions.values())
+
+    def digest_with(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        """Return the digest that two reports share when they asked the same, test rows included."""
+        return rows_digest([*rows, {"tool": self.digest}])
+
+    def run(self, candidate: Candidate, progress: Progress) -> BenchmarkScores:
+        """Serve a candidate and let the tool question it."""
+        raw_dir = self._raw_dir / candidate.name
+        with self._serve(candidate) as served:
+            scores, notes = run_tool(
+                self._section,
+                served,
+                self._work_dir / candidate.name,
+                raw_dir,
+                self._runtime,
+                progress=progress,
+            )
+        self._num_questions = dict(Counter(str(sample.benchmark) for sample in scores.samples))
+        self._notes = list(dict.fromkeys([*self._notes, *notes]))
+        return scores
+
+    def as_dict(self) -> dict[str, dict[str, Any]]:
+        """Return what report.json says about each benchmark."""
+        tool = {"backend": self._section.eval_backend, "digest": self.digest}
+        return {
+            name: {"num_questions": count, **tool, "notes": self._notes}
+            for name, count in self._num_questions.items()
+        }
 
 
 def run_tool(
@@ -67,6 +142,54 @@ def run_tool(
         job, work_dir, runtime, api_key=served.api_key, limits=limits, progress=progress
     )
     return scores_of(found, section, time.perf_counter() - started), found.notes
+
+
+def evaluate_served(
+    section: EvaluateSection,
+    served: ServedModel,
+    name: str,
+    work_dir: Path,
+    runtime: Runtime,
+    *,
+    progress: Progress | None = None,
+) -> EvaluationReport:
+    """Let a section's tool question an endpoint, and return the report; nothing is written yet.
+
+    Args:
+        section: `eval_backend`, `eval_dataset` and what belongs to them.
+        served: who answers.
+        name: of the one candidate in the report.
+        work_dir: for the job; the tool's own files are in `raw` below it.
+        runtime: where backends are.
+        progress: hears of each benchmark.
+
+    Raises:
+        BackendMissing: the tool is not installed.
+        BackendFailed: it crashed, or the endpoint answered nothing.
+    """
+    files = {
+        benchmark: _digest_of(Path(settings["local_path"]))
+        for benchmark, settings in section.eval_dataset_args.items()
+        if "local_path" in settings and Path(settings["local_path"]).exists()
+    }
+    tool = ToolBenchmarks(
+        section, lambda _: nullcontext(served), work_dir, work_dir / "raw", runtime, files
+    )
+    scores = tool.run(Candidate(name, Path(), None, 0), progress or Silent())
+    result = summarize(scores.samples, scores.metrics, 0, scores.seconds, scores.subsets)
+    return EvaluationReport(
+        num_rows=tool.num_questions,
+        num_samples=tool.num_questions,
+        test_digest=tool.digest_with([]),
+        settings=report_settings(section),
+        candidates={name: result},
+        samples={name: scores.samples},
+        benchmarks=tool.as_dict(),
+    )
+
+
+def _digest_of(place: Path) -> str:
+    return sha256_file(place) if place.is_file() else folder_digest(place, DigestCache(None))
 
 
 def benchmark_job(section: EvaluateSection, served: ServedModel, raw_dir: Path) -> BenchmarkJob:

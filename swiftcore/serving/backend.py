@@ -58,19 +58,14 @@ class Backend:
         files = release.files()
         with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
             port = listener.getsockname()[1]
-            command = [
-                *(sys.executable, "-P", "-m", release.server),
-                *release.command(),
-                *("--fd", str(listener.fileno()), "--parent", str(os.getpid())),
-                *("--error-file", str(_error_file(log))),
-            ]
+            command = server_command(release, listener.fileno(), log)
             with log.open("ab") as output:
                 process = await asyncio.create_subprocess_exec(
                     *command,
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    env=_environment(api_key),
+                    env=server_environment(api_key),
                     pass_fds=[listener.fileno()],
                 )
         return cls(release, api_key, process, port, log, files)
@@ -100,7 +95,7 @@ class Backend:
                 found=f"no answer after {timeout_seconds:g} s; log: {self.log_tail()}",
                 do="raise runtime.start_timeout_seconds, or see the log",
             ) from None
-        raise self._reason()
+        raise why_not_started(self.release, self.log, self.process.returncode)
 
     async def healthy(self, path: str = "/health") -> bool:
         """Tell whether a health check answers 200."""
@@ -128,33 +123,51 @@ class Backend:
 
     def log_tail(self) -> str:
         """Return the last lines of the process's output."""
-        try:
-            return self.log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
-        except FileNotFoundError:
-            return ""
+        return log_tail(self.log)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the state file says about the process."""
         identity = self.identity.as_dict() if self.identity else None
         return {"process": identity, "port": self.port, "log": str(self.log)}
 
-    def _reason(self) -> SwiftError:
-        try:
-            return from_dict(json.loads(_error_file(self.log).read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError):
-            return GateRefused(
-                f"the server of {self.release.label} ended before it was ready",
-                where=self.log,
-                found=f"exit status {self.process.returncode}; log: {self.log_tail()}",
-                do="see the log",
-            )
+
+def server_command(release: Release, listener: int, log: Path) -> list[str]:
+    """Return the command line of a server that takes over a listening socket by its number."""
+    return [
+        *(sys.executable, "-P", "-m", release.server),
+        *release.command(),
+        *("--fd", str(listener), "--parent", str(os.getpid())),
+        *("--error-file", str(_error_file(log))),
+    ]
+
+
+def why_not_started(release: Release, log: Path, returncode: int | None) -> SwiftError:
+    """Return what a server said that ended before it was ready."""
+    try:
+        return from_dict(json.loads(_error_file(log).read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        return GateRefused(
+            f"the server of {release.label} ended before it was ready",
+            where=log,
+            found=f"exit status {returncode}; log: {log_tail(log)}",
+            do="see the log",
+        )
+
+
+def log_tail(log: Path) -> str:
+    """Return the last lines of a server's output."""
+    try:
+        return log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
+    except FileNotFoundError:
+        return ""
 
 
 def _error_file(log: Path) -> Path:
     return log.with_suffix(".error.json")
 
 
-def _environment(api_key: str | None) -> dict[str, str]:
+def server_environment(api_key: str | None) -> dict[str, str]:
+    """Return the environment variables of a server process."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment.pop(API_KEY_VARIABLE, None)
     if api_key:

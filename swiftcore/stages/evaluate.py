@@ -11,6 +11,7 @@ from swiftcore.artifacts.digests import files_under
 from swiftcore.progress import Progress
 from swiftcore.recipe import EvaluateSection, Recipe
 from swiftcore.stages.contract import Source, Stage, StageRun
+from swiftcore.stages.evaluate_tools import tool_benchmarks, tool_inputs
 
 if TYPE_CHECKING:
     from swiftcore.evaluation import Candidate
@@ -37,6 +38,8 @@ def benchmark_inputs(section: EvaluateSection, root: Path) -> dict[str, Source]:
     """
     if not section.eval_dataset:
         return {}
+    if section.eval_backend != "Native":
+        return tool_inputs(section)
     from swiftcore.evaluation.benchmarks.planning import benchmark_files
 
     return {
@@ -47,7 +50,7 @@ def benchmark_inputs(section: EvaluateSection, root: Path) -> dict[str, Source]:
 
 
 def _benchmarks(run: StageRun, section: EvaluateSection) -> "list[PlannedBenchmark]":
-    if not section.eval_dataset:
+    if not section.eval_dataset or section.eval_backend != "Native":
         return []
     from swiftcore.evaluation.benchmarks.planning import plan_benchmarks
 
@@ -114,6 +117,7 @@ def _run(run: StageRun) -> Produced:
         load_engine=_Engines(run).load,
         train_rows=[row for folder in trained_on for row in load_rows(folder, "train")],
         benchmarks=_benchmarks(run, section),
+        tool=None if section.eval_backend == "Native" else tool_benchmarks(run, section),
         progress=run.progress,
     )
     metrics = {
@@ -177,5 +181,10 @@ def weights_bytes(folder: Path) -> int:
 
 
 EVALUATE = Stage(
-    "evaluate", 2, _config, _run, measured=("report*", "metrics.json", "samples/*", "plots/*")
+    "evaluate",
+    2,
+    _config,
+    _run,
+    # The files of other tools say when they were written.
+    measured=("report*", "metrics.json", "samples/*", "plots/*", "raw/*"),
 )

@@ -7,7 +7,7 @@ import os
 def run(job, talk):
     """Evaluate an endpoint on each task of the job; return the version that did it."""
     talk.progress(0, len(job["datasets"]), "loading lm-eval")
-    import lm_eval  # pyright: ignore  # not installed here
+    from lm_eval import __version__, simple_evaluate  # pyright: ignore  # not installed here
     from lm_eval.tasks import TaskManager  # pyright: ignore  # not installed here
 
     os.environ["OPENAI_API_KEY"] = os.environ["BACKEND_API_KEY"]
@@ -24,7 +24,7 @@ def run(job, talk):
                     found=name,
                     expected="one of `python -m lm_eval ls tasks`",
                 )
-            found = _evaluate(lm_eval, manager, name, settings, job, talk)
+            found = _evaluate(simple_evaluate, manager, name, settings, job, talk)
             results[name] = {"results": found["results"], "configs": found["configs"]}
             for task, samples in found["samples"].items():
                 for sample in samples:
@@ -33,13 +33,13 @@ def run(job, talk):
     with open(os.path.join(job["out_dir"], "results.json"), "w", encoding="utf-8") as stream:
         json.dump(results, stream, indent=2, ensure_ascii=False, default=str)
     talk.progress(len(job["datasets"]), len(job["datasets"]), "done")
-    return {"version": lm_eval.__version__}
+    return {"version": __version__}
 
 
-def _evaluate(lm_eval, manager, name, settings, job, talk):
+def _evaluate(simple_evaluate, manager, name, settings, job, talk):
     task = _task(manager, name, settings, job["out_dir"])
     _require_generation(manager, name, task, talk)
-    return lm_eval.simple_evaluate(
+    return simple_evaluate(
         model="local-chat-completions",
         model_args={
             "model": job["model"],

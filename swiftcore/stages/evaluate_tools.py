@@ -1,0 +1,107 @@
+"""Evaluate with a tool of its own environment: its files as inputs, candidates served for it."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from swiftcore.artifacts import DigestCache
+from swiftcore.artifacts.digests import folder_digest
+from swiftcore.errors import UsageError
+from swiftcore.models.files import TEMPLATE_FILE
+from swiftcore.recipe import EvaluateSection
+from swiftcore.stages.contract import Source, StageRun
+
+if TYPE_CHECKING:
+    from swiftcore.evaluation import Candidate
+    from swiftcore.evaluation.tools import ServedModel, ToolBenchmarks
+
+_ROLE = "{name}/files"
+
+
+def tool_inputs(section: EvaluateSection) -> dict[str, Source]:
+    """Return the folders of a tool's benchmarks as inputs, by role `benchmark/files`.
+
+    Raises:
+        UsageError: a benchmark has no folder; what a tool downloads could change unseen.
+    """
+    found = {}
+    for name in section.eval_dataset:
+        place = section.eval_dataset_args.get(name, {}).get("local_path")
+        if place is None:
+            raise UsageError(
+                f"{section.eval_backend} would have to download {name}",
+                where=f"evaluate.eval_dataset_args.{name}",
+                found="no local_path",
+                expected="a folder with the benchmark's files, which the fingerprint covers",
+                do="download it there once, and name the folder",
+            )
+        found[_ROLE.format(name=name)] = Source(Path(place), name)
+    return found
+
+
+def tool_benchmarks(run: StageRun, section: EvaluateSection) -> "ToolBenchmarks":
+    """Return the section's benchmarks over the inputs of a run."""
+    from swiftcore.evaluation.tools import ToolBenchmarks
+
+    places = {name: run.inputs[_ROLE.format(name=name)] for name in section.eval_dataset}
+    settings = {
+        name: {**section.eval_dataset_args[name], "local_path": str(place.absolute())}
+        for name, place in places.items()
+    }
+    digests = DigestCache(None)
+    return ToolBenchmarks(
+        section.model_copy(update={"eval_dataset_args": settings}),
+        _Serving(run).serve,
+        run.area.work / "jobs",
+        run.area.out / "raw",
+        run.runtime,
+        {name: folder_digest(place, digests) for name, place in places.items()},
+    )
+
+
+class _Serving:
+    """Serves candidates with the template that training used, as the native evaluation does."""
+
+    def __init__(self, run: StageRun) -> None:
+        self._run = run
+
+    @contextlib.contextmanager
+    def serve(self, candidate: "Candidate") -> "Iterator[ServedModel]":
+        """Serve one candidate on a port of its own."""
+        from swiftcore.evaluation.tools import ServedModel
+        from swiftcore.serving.release import Release
+        from swiftcore.serving.temporary import temporarily_served
+
+        folder = self._run.area.work / "served" / candidate.name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        runtime = self._run.runtime
+        release = Release(
+            fingerprint=candidate.name,
+            name=candidate.name,
+            version=None,
+            model_dir=self._templated(candidate.model_dir, folder / "model"),
+            adapter_dir=candidate.adapter_dir
+            and self._templated(candidate.adapter_dir, folder / "adapter"),
+            device=runtime.resolved_device(),
+            num_threads=runtime.threads(),
+            # The tool says how long an answer may be; the model's own limit still holds.
+            max_new_tokens=1_000_000,
+        )
+        log = folder / "server.log"
+        with temporarily_served(
+            release, log, timeout_seconds=runtime.start_timeout_seconds
+        ) as served:
+            yield ServedModel(served.url, served.name, served.api_key)
+
+    def _templated(self, folder: Path, view: Path) -> Path:
+        """Return a folder of links to a model's files, with the template of the run."""
+        view.mkdir()
+        for file in folder.iterdir():
+            if file.name != TEMPLATE_FILE:
+                os.symlink(file.absolute(), view / file.name)
+        shutil.copyfile(self._run.inputs["encoded"] / TEMPLATE_FILE, view / TEMPLATE_FILE)
+        return view

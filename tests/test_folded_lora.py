@@ -25,6 +25,7 @@ from swiftcore.recipe import TunerSection
 from swiftcore.training import worker
 from swiftcore.training.batches import Collator
 from swiftcore.training.loss import label_loss
+from swiftcore.training.peak import emulation_note
 from swiftcore.training.row_attention import attend_by_row
 from swiftcore.tuners import fold_lora, folded, prepare_model
 
@@ -177,6 +178,17 @@ def test_bfloat16_is_as_near_to_the_exact_gradient_as_peft_is(dtype):
         )
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)
     assert off[1] < 1.5 * off[0]
+
+
+@pytest.mark.parametrize(
+    ("ability", "dtype", "said"),
+    [("avx2", "bfloat16", True), ("avx512_bf16", "bfloat16", False), ("avx2", "float32", False)],
+)
+def test_a_processor_that_emulates_bfloat16_is_named(monkeypatch, ability, dtype, said):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {ability: True})
+    notes = emulation_note("cpu", dtype)
+    assert len(notes) == said
+    assert all("emulates" in note for note in notes)
 
 
 def test_in_16_bits_a_small_adapter_is_not_lost_in_the_rounding_of_the_weight():

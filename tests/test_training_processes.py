@@ -69,14 +69,14 @@ def curve(job: TrainJob, name: str = "loss") -> list[float]:
     ("tuner", "settings", "strategy"),
     [
         (NO_DROPOUT, {}, "DDP over gloo"),
-        (NO_DROPOUT, {"packing": True, "packing_length": 40}, "DDP over gloo"),
+        (NO_DROPOUT | {"use_dora": True}, {"packing": True, "packing_length": 40}, "DDP over gloo"),
         ({"train_type": "full"}, {"fsdp": "fsdp2"}, "FSDP2 over gloo"),
         pytest.param(NO_DROPOUT, {"deepspeed": "zero1"}, "DeepSpeed ZeRO-1", marks=WITH_DEEPSPEED),
         pytest.param(
             {"train_type": "full"}, {"deepspeed": "zero3"}, "DeepSpeed ZeRO-3", marks=WITH_DEEPSPEED
         ),
     ],
-    ids=["padded", "packed", "fsdp2", "zero1", "zero3"],
+    ids=["padded", "packed dora", "fsdp2", "zero1", "zero3"],
 )
 def test_two_processes_log_the_curve_of_one(inputs, tmp_path, tuner, settings, strategy):
     plan = {"gradient_accumulation_steps": 2, "tuner": tuner, **settings}

@@ -1,4 +1,4 @@
-"""What this machine can compute at most, measured with large products: the divisor of MFU."""
+"""What this machine can compute: at most, measured with large products, and in which types."""
 
 import time
 
@@ -7,6 +7,8 @@ import torch
 _CPU_SIZE = 1024
 _CUDA_SIZE = 8192
 _REPEATS = 4
+# What torch calls products of bfloat16 in a processor's list of abilities: x86, and Arm.
+_BFLOAT16_ABILITIES = ("avx512_bf16", "amx_bf16", "avx10_1", "avx10_2", "bf16", "sve_bf16")
 
 
 def measure_peak(device: str, dtype: torch.dtype) -> float:
@@ -22,6 +24,23 @@ def measure_peak(device: str, dtype: torch.dtype) -> float:
     matrix_NN = torch.ones(size, size, device=device, dtype=dtype)
     fastest = min(_seconds(matrix_NN) for _ in range(_REPEATS))
     return 2.0 * size**3 / fastest
+
+
+def emulation_note(device: str, dtype: str | None) -> list[str]:
+    """Return a line when products in this type are emulated, which costs time and no exactness."""
+    if dtype != "bfloat16":
+        return []
+    if device.startswith("cuda"):
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = torch.cpu.get_capabilities()
+        native = any(able.get(name, False) for name in _BFLOAT16_ABILITIES)
+    if native:
+        return []
+    return [
+        f"{device} has no products in bfloat16 and emulates them, up to fifty times as slowly as "
+        "those in float32: model.torch_dtype float32 is faster here"
+    ]
 
 
 def _seconds(matrix_NN: torch.Tensor) -> float:

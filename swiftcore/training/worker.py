@@ -85,6 +85,7 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
     from swiftcore.training.objectives import objective_for
     from swiftcore.training.optimizers import check_optimization, describe_optimization
     from swiftcore.training.outputs import write_outputs
+    from swiftcore.training.peak import emulation_note
     from swiftcore.training.scored import resolved_job
     from swiftcore.training.token_group import TokenGroup
     from swiftcore.training.token_sharing import share_tokens
@@ -112,6 +113,7 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
     if job.adapter_dir is not None:
         held.append(f"goes on with the adapter {job.adapter_dir.name}")
     group = TokenGroup.of(world)
+    held += emulation_note(job.device, job.torch_dtype)
     notes = [*held, *_side_by_side(model, batches), *folding]
     if group is not None:
         notes.append(share_tokens(model, group, world, batches.longest))

@@ -3,8 +3,10 @@
 import shutil
 
 import pytest
+import torch
 from training_setup import (
     counting_rows,
+    folder_bytes,
     make_job,
     timeless,
     tiny_base,
@@ -12,10 +14,12 @@ from training_setup import (
     write_encoded,
 )
 
-from swiftcore.errors import UsageError
+from swiftcore.errors import RecipeError, UsageError
+from swiftcore.models import load_model
 from swiftcore.recipe import build_recipe
 from swiftcore.stages.train import TRAIN
 from swiftcore.training.metrics import read_lines
+from swiftcore.training.optimizers.own import own_optimizer
 from swiftcore.training.plugins import load_plugins
 
 PLUGIN = """
@@ -24,7 +28,9 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
-from swiftcore.training.plugins import register_callback, register_loss, register_metric
+from swiftcore.training.plugins import (
+    register_callback, register_loss, register_metric, register_optimizer
+)
 
 
 @register_loss("doubled")
@@ -35,6 +41,21 @@ def doubled(logits, targets):
 @register_metric("same_length")
 def same_length(answer, reference):
     return 1.0 if answer == reference else 0.25
+
+
+@register_optimizer("plain_descent")
+def plain_descent(groups):
+    return torch.optim.SGD(groups)
+
+
+@register_optimizer("half")
+def half(groups):
+    return torch.optim.SGD(groups[0]["params"][1:], lr=0.1)
+
+
+@register_optimizer("nothing")
+def nothing(groups):
+    return "adam"
 
 
 @register_callback("diary")
@@ -104,3 +125,53 @@ def test_bad_files_and_unknown_names_are_refused(plugin, tmp_path):
     with pytest.raises(UsageError, match="no such loss") as caught:
         train_in_this_process(make_job(tmp_path, *inputs, **mine))
     assert caught.value.expected == "doubled"
+
+
+def test_an_optimizer_of_a_file_steps_its_groups_and_goes_on_from_a_checkpoint(plugin, tmp_path):
+    """One step of gradient descent: w - rate * (gradient + decay * w), clipped to norm 1."""
+    inputs = tiny_base(tmp_path / "base"), write_encoded(tmp_path / "rows", counting_rows(8))
+    mine = {
+        "external_plugins": [str(plugin)], "optimizer": "plain_descent", "learning_rate": 0.5,
+        "weight_decay": 0.0, "lr_scheduler_type": "constant", "logging_steps": 1, "save_steps": 2,
+    }  # fmt: skip
+    tuner = {
+        "train_type": "full",
+        "trainable_parameters": ["model.norm"],
+        "freeze_parameters_ratio": 1.0,
+    }
+    one = make_job(tmp_path / "one", *inputs, tuner=tuner, **mine, max_steps=1)
+    train_in_this_process(one)
+    before, after = (load_model(folder).model.norm.weight for folder in (inputs[0], one.out_dir))
+    (line,) = [x for x in read_lines(one.work_dir / "metrics.jsonl") if "loss" in x]
+    moved = float((after - before).detach().norm())
+    assert moved == pytest.approx(0.5 * min(1.0, line["grad_norm"]), rel=1e-4)
+    whole = make_job(tmp_path / "whole", *inputs, **mine, max_steps=4)
+    train_in_this_process(whole)
+    half = whole.model_copy(update={"work_dir": tmp_path / "w", "out_dir": tmp_path / "o"})
+    shutil.copytree(whole.work_dir, half.work_dir)
+    shutil.rmtree(half.work_dir / "checkpoints" / "checkpoint-4")
+    assert train_in_this_process(half).resumed_from == 2
+    assert folder_bytes(half.out_dir) == folder_bytes(whole.out_dir)
+
+
+@pytest.mark.parametrize(("name", "found"), [("half", "parameters"), ("nothing", "str")])
+def test_what_is_no_optimizer_of_the_model_is_refused(plugin, name, found):
+    load_plugins([str(plugin)])
+    groups = [{"params": list(torch.nn.Linear(2, 2).parameters()), "lr": 0.1, "weight_decay": 0.0}]
+    with pytest.raises(UsageError, match="can't train this model") as caught:
+        own_optimizer(name, groups)
+    assert found in caught.value.found
+
+
+@pytest.mark.parametrize(
+    ("train", "reason"),
+    [
+        ({"optim": "sgd"}, "remove train.optim"),
+        ({"adam_beta1": 0.8}, "does nothing with train.optimizer plain_descent"),
+        ({"external_plugins": []}, "is not known"),
+        ({"fsdp": "fsdp2"}, "works on whole weights"),
+    ],
+)
+def test_what_does_not_go_with_an_optimizer_of_ones_own_is_refused(plugin, train, reason):
+    with pytest.raises(RecipeError, match=reason):
+        recipe(plugin, **{"optimizer": "plain_descent", **train})

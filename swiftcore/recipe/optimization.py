@@ -13,6 +13,8 @@ from swiftcore.recipe.optimizers import DEFAULT, OPTIMIZERS, OptimizerKind, why_
 if TYPE_CHECKING:
     from swiftcore.recipe.sections import TrainSection, TunerSection
 
+# Values of train.optimizer that this project makes.
+OPTIMIZER_PLANS = ("default", "galore", "lorap", "muon", "multimodal")
 # What can step in GaLore's projection: its update depends on gradients alone, not on weights.
 _BELOW_GALORE = (
     "adamw_torch", "adamw_torch_fused", "adamw_8bit", "adamw_bnb_8bit", "adafactor", "sgd",
@@ -109,9 +111,10 @@ class TrainOptimization(BaseModel):
     optim_args: dict[str, bool | float] | None = Field(
         default=None, description="settings of the optimizer that have no field, such as momentum"
     )
-    optimizer: Literal["default", "galore", "lorap", "muon", "multimodal"] | None = Field(
+    optimizer: str | None = Field(
         default=None,
-        description="muon, or what the fields of GaLore, LoRA+ and the towers' rates imply",
+        description="muon, what the fields of GaLore, LoRA+ and the towers' rates imply, or an "
+        "optimizer that a file of external_plugins registers",
     )
     vit_lr: float | None = Field(
         default=None, gt=0, description="multimodal: peak rate of vision and audio encoders"
@@ -125,10 +128,14 @@ class TrainOptimization(BaseModel):
         problem = self.optim and why_not(self.optim)
         if problem:
             raise ValueError(problem)
-        if self.optimizer == "muon" and self.optim is not None:
+        if self.optim is not None and (self.optimizer == "muon" or self.is_own_optimizer()):
             raise ValueError(
-                "train.optimizer muon brings its own AdamW for what is no matrix; remove "
-                "train.optim"
+                f"train.optimizer {self.optimizer} is what steps the weights; remove train.optim"
+            )
+        if self.is_own_optimizer() and not getattr(self, "external_plugins", ()):
+            raise ValueError(
+                f"train.optimizer {self.optimizer!r} is not known; choose one of "
+                f"{', '.join(OPTIMIZER_PLANS)}, or register it in a file of train.external_plugins"
             )
         odd = sorted(set(self.optim_args or {}).difference(self.kind().args))
         if odd:
@@ -137,6 +144,10 @@ class TrainOptimization(BaseModel):
                 f"train.optim {self.kind().name} has no setting {odd[0]!r}; it has: {known}"
             )
         return self
+
+    def is_own_optimizer(self) -> bool:
+        """Tell whether the optimizer comes from a file of the user's own."""
+        return self.optimizer is not None and self.optimizer not in OPTIMIZER_PLANS
 
     def kind(self) -> OptimizerKind:
         """Return what is known of the chosen optimizer."""
@@ -151,6 +162,8 @@ def optimization_conflict(train: "TrainSection", tuner: "TunerSection") -> str |
 
 def excessive_rate(train: "TrainSection", tuner: "TunerSection") -> str | None:
     """Return which learning rate is larger than its optimizer can bear, None when none is."""
+    if train.is_own_optimizer():
+        return None
     limit = train.kind().largest_rate
     rates: dict[str, float | None] = {
         "train.learning_rate": train.learning_rate,
@@ -173,9 +186,13 @@ def excessive_rate(train: "TrainSection", tuner: "TunerSection") -> str | None:
 
 def _idle_adam(train: "TrainSection", tuner: "TunerSection") -> str | None:
     fields = type(train).model_fields
+    kind = train.kind()
+    reads, chosen = kind.reads, f"optim {kind.name}"
+    if train.is_own_optimizer():
+        reads, chosen = (), f"optimizer {train.optimizer}"
     for name in ("adam_beta1", "adam_beta2", "adam_epsilon"):
-        if getattr(train, name) != fields[name].default and name not in train.kind().reads:
-            return f"train.{name} does nothing with train.optim {train.kind().name}; remove it"
+        if getattr(train, name) != fields[name].default and name not in reads:
+            return f"train.{name} does nothing with train.{chosen}; remove it"
     return None
 
 
@@ -191,6 +208,9 @@ def _plug_in(train: "TrainSection", tuner: "TunerSection") -> str | None:
     chosen = train.optimizer
     if chosen in implied and not implied[chosen][0]:
         return f"train.optimizer {chosen} does nothing without {implied[chosen][1]}"
+    if train.is_own_optimizer():
+        # It is given their groups, each with its rate.
+        implied = {"galore": implied["galore"]}
     if chosen == "muon":
         # Its updates are scaled to the size of Adam's, and so the towers' rates suit it.
         implied.pop("multimodal")
@@ -277,8 +297,8 @@ def needs_whole_weights(train: "TrainSection", tuner: "TunerSection") -> str | N
     """Return the first setting that works on whole weights, or chooses them anew in training."""
     whole = {
         f"train.optim {train.kind().name}": train.kind().whole_weights,
-        "train.optimizer muon": train.optimizer == "muon",
-        "train.optimizer galore": train.optimizer == "galore",
+        f"train.optimizer {train.optimizer}": train.optimizer in ("muon", "galore")
+        or train.is_own_optimizer(),
         "tuner.use_galore": tuner.use_galore,
         "tuner.lisa_activated_layers": tuner.lisa_activated_layers > 0,
         "tuner.train_type adalora": tuner.train_type == "adalora",

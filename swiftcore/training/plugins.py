@@ -1,6 +1,7 @@
 """Parts of a training that come from the user's own Python files, by the names they register.
 
-A file that the recipe names in `train.external_plugins` registers a loss, a metric or a callback:
+A file that the recipe names in `train.external_plugins` registers a loss, a metric, a callback or
+an optimizer:
 
     from swiftcore.training.plugins import register_loss
 
@@ -8,7 +9,8 @@ A file that the recipe names in `train.external_plugins` registers a loss, a met
     def squared_margin(logits, targets):   # [N, V] float32, [N] -> [N]
         ...
 
-Its content is part of the run's identity. Weights, divisors and chunks are not its business.
+Its content is part of the run's identity. Weights, divisors and chunks of a loss are not its
+business, and neither are groups, rates and schedule of an optimizer.
 """
 
 import hashlib
@@ -19,10 +21,15 @@ from typing import Any, Literal, TypeVar
 
 from swiftcore.errors import UsageError
 
-Kind = Literal["loss", "metric", "callback"]
+Kind = Literal["loss", "metric", "callback", "optimizer"]
 Part = TypeVar("Part", bound=Callable[..., Any])
 
-_SETTINGS: dict[Kind, str] = {"loss": "loss_type", "metric": "metric", "callback": "callbacks"}
+_SETTINGS: dict[Kind, str] = {
+    "loss": "loss_type",
+    "metric": "metric",
+    "callback": "callbacks",
+    "optimizer": "optimizer",
+}
 _registered: dict[tuple[Kind, str], Any] = {}
 
 
@@ -39,6 +46,14 @@ def register_metric(name: str) -> Callable[[Part], Part]:
 def register_callback(name: str) -> Callable[[Part], Part]:
     """Register a `transformers.TrainerCallback` class for `train.callbacks`."""
     return _registers("callback", name)
+
+
+def register_optimizer(name: str) -> Callable[[Part], Part]:
+    """Register a maker for `train.optimizer`: parameter groups -> `torch.optim.Optimizer`.
+
+    Each group has `params`, `lr` (at its peak; the schedule moves it) and `weight_decay`.
+    """
+    return _registers("optimizer", name)
 
 
 def plugin_digests(files: Sequence[str]) -> list[str]:

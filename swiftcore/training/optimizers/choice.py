@@ -15,6 +15,7 @@ from swiftcore.training.job import TrainJob
 from swiftcore.training.optimizers.galore import Galore
 from swiftcore.training.optimizers.groups import Group, Rates, parameter_groups
 from swiftcore.training.optimizers.muon import muon_with_adamw
+from swiftcore.training.optimizers.own import own_optimizer
 from swiftcore.training.optimizers.projection import ProjectionSettings, Renewal
 from swiftcore.training.optimizers.schedule_free import ScheduleFree
 from swiftcore.tuners.targets import embedding_names, linear_names, named_modules
@@ -69,10 +70,12 @@ def make_optimizer(
     train, tuner = job.train, job.tuner
     rates = _rates(job)
     grouped = tuner.lorap_lr_ratio is not None or rates.towers
-    muon = train.optimizer == "muon"
-    if not (grouped or muon or tuner.use_galore or train.kind().schedule_free):
+    muon, own = train.optimizer == "muon", train.is_own_optimizer()
+    if not (grouped or muon or own or tuner.use_galore or train.kind().schedule_free):
         return None
     groups = parameter_groups(model, rates, weight_decay=train.weight_decay, decayed=set(decayed))
+    if own:
+        return own_optimizer(str(train.optimizer), groups)
     if muon:
         betas = (train.adam_beta1, train.adam_beta2)
         return muon_with_adamw(model, groups, betas, train.adam_epsilon)

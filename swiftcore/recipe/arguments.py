@@ -31,6 +31,8 @@ _COMMAND_SECTIONS = {
     "pt": _TRAINING,
     "template": _TRAINING,
     "export": ("quantize", "merge", "model", "data", "template"),
+    # The same flags as for training on it: max_length is that of rows, not of calibration.
+    "export --to-cached-dataset": ("model", "data", "template"),
     "merge-lora": ("merge", "model", "template"),
     "infer": ("evaluate", "model", "data", "template"),
     "eval": ("evaluate", "model", "template"),
@@ -40,6 +42,7 @@ _COMMAND_SECTIONS = {
 _COMMAND_VALUES: dict[str, dict[str, Any]] = {
     "sft": {"train": {"method": "sft"}},
     "pt": {"train": {"method": "pt"}},
+    "export": {"quantize": {}},
     "merge-lora": {"merge": {}},
     "infer": {"evaluate": {}},
     "eval": {"evaluate": {}},

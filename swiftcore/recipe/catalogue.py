@@ -39,6 +39,11 @@ ALIASES = {
 _ACTS_OTHERWISE = {
     "merge_lora": ("merge",),
     "to_cached_dataset": ("swift export",),
+    "to_ollama": ("swift export",),
+    "push_to_hub": ("swift export",),
+    "hub_model_id": ("swift export",),
+    "hub_private_repo": ("swift export",),
+    "commit_message": ("swift export",),
     "eval_url": ("swift eval",),
     "eval_output_dir": ("swift eval",),
     "eval_num_proc": ("swift eval",),
@@ -50,7 +55,6 @@ _ACTS_OTHERWISE = {
 _NOT_BUILT = "not built yet"
 _MULTIMODAL = "rows with pictures, video or sound are not built yet"
 _ONE_DEVICE = "a process trains on one device; NPROC_PER_NODE starts one for each of several"
-_HUB = "publishing is a step after the gate, not of training, and is not built yet"
 _GROUP_REASONS = {
     "vLLM": "the vLLM backend is not built yet",
     "SGLang": "the SGLang backend is not built yet, and needs a GPU",
@@ -96,9 +100,6 @@ _REASONS = {
     "local_repo_path": "code from outside transformers is never run",
     "init_strategy": "a checkpoint that lacks weights is refused, not filled with random numbers",
     "save_on_each_node": "each machine has a store of its own, and keeps checkpoints there",
-    "push_to_hub": _HUB,
-    "hub_model_id": _HUB,
-    "hub_private_repo": _HUB,
     "lazy_tokenize": "rows are encoded once, in the template stage, and reused from then on",
     "deepspeed_autotp_size": "tensor parallelism is not built; train.deepspeed: zero3 saves more",
     "use_flash_ckpt": "DLRover is not needed: async_save copies a checkpoint to memory, and "

@@ -143,7 +143,7 @@ def build_road(loaded: LoadedRecipe, store: Store, *, _above: tuple[Path, ...] =
     _refuse_circle(loaded.path.resolve(), _above)
     steps: list[Step] = []
     ingest = Step(INGEST, recipe, ingest_sources(recipe.data))
-    model = _base_model(loaded, store, steps, _above)
+    model = base_model(loaded, store, steps, _above)
     if recipe.model.frozen_adapters:
         assert model is not None
         steps.append(fold := Step(FOLD, recipe, {"model": model, **_frozen(loaded, store)}))
@@ -152,7 +152,7 @@ def build_road(loaded: LoadedRecipe, store: Store, *, _above: tuple[Path, ...] =
     if recipe.data.cached_dataset:
         _refuse_beside_cached(recipe)
         assert model is not None
-        cached = cached_datasets(recipe, _tokenizer_of(model), store)
+        cached = cached_datasets(recipe, tokenizer_of(model), store)
         encoded: Link | StageInput = cached[0]
         if len(cached) > 1:
             parts = {f"encoded[{place}]": part for place, part in enumerate(cached)}
@@ -172,11 +172,13 @@ def build_road(loaded: LoadedRecipe, store: Store, *, _above: tuple[Path, ...] =
         if is_extended(recipe.model):
             steps.append(extend := Step(EXTEND, recipe, {"model": model}))
             model = Link(extend)
-        inputs = {"dataset": Link(ingest), "tokenizer": _tokenizer_of(model)}
+        inputs = {"dataset": Link(ingest), "tokenizer": tokenizer_of(model)}
         template = Step(TEMPLATE, recipe, inputs)
         steps.append(template)
         encoded = Link(template)
-    train = Step(TRAIN, recipe, {"encoded": encoded, "model": model, **_adapter(loaded, store)})
+    train = Step(
+        TRAIN, recipe, {"encoded": encoded, "model": model, **adapter_input(loaded, store)}
+    )
     steps.append(train)
     final = train
     if recipe.merge is not None:
@@ -234,12 +236,24 @@ def model_step(road: Road) -> Step:
     return road.step("train")
 
 
-def _base_model(
+def base_model(
     loaded: LoadedRecipe,
     store: Store,
     steps: list[Step],
     above: tuple[Path, ...],
 ) -> Link | StageInput | None:
+    """Return the model that the recipe starts from, None where it is built from scratch.
+
+    Args:
+        loaded: the recipe.
+        store: where artifacts are looked up.
+        steps: takes the steps of a base recipe.
+        above: recipes that name this one as their base.
+
+    Raises:
+        ModelMissing: it is not where the recipe says.
+        RecipeError: recipes name each other in a circle.
+    """
     reference = loaded.recipe.model.model
     if reference is None:
         return None
@@ -265,7 +279,7 @@ def _base_model(
     return found
 
 
-def _adapter(loaded: LoadedRecipe, store: Store) -> dict[str, StageInput]:
+def adapter_input(loaded: LoadedRecipe, store: Store) -> dict[str, StageInput]:
     """Return the adapter that training goes on with, by its role; nothing where it starts anew."""
     if not loaded.recipe.model.adapters:
         return {}
@@ -315,7 +329,8 @@ def _scratch_inputs(recipe: Recipe, ingest: Step) -> dict[str, Link | StageInput
     return {"tokenizer": Source(folder, f"tokenizer {folder.name}")}
 
 
-def _tokenizer_of(model: Link | StageInput) -> Link | StageInput:
+def tokenizer_of(model: Link | StageInput) -> Link | StageInput:
+    """Return the part of a model input that is its tokenizer."""
     if isinstance(model, Link):
         return Link(model.step, tokenizer_only=True)
     if isinstance(model, Artifact):

@@ -42,7 +42,6 @@ _COMMAND_SECTIONS = {
 _COMMAND_VALUES: dict[str, dict[str, Any]] = {
     "sft": {"train": {"method": "sft"}},
     "pt": {"train": {"method": "pt"}},
-    "export": {"quantize": {}},
     "merge-lora": {"merge": {}},
     "infer": {"evaluate": {}},
     "eval": {"evaluate": {}},

@@ -1,6 +1,7 @@
 """The steps of `swift export --quant_method`: quantize a model that is there, without training."""
 
 from swiftcore.artifacts import Store
+from swiftcore.errors import UsageError
 from swiftcore.recipe import LoadedRecipe
 from swiftcore.stages.graph import Link, Step, adapter_input, base_model, tokenizer_of
 from swiftcore.stages.ingest import INGEST, ingest_sources
@@ -18,8 +19,16 @@ def export_steps(loaded: LoadedRecipe, store: Store) -> tuple[Step, ...]:
     Raises:
         DataError: a data file is missing.
         ModelMissing: the model or the adapter is not where the recipe says.
+        UsageError: there are adapters below the one to merge.
     """
     recipe = loaded.recipe
+    if recipe.model.frozen_adapters:
+        raise UsageError(
+            "an export merges one adapter",
+            where="frozen_adapters",
+            found=", ".join(recipe.model.frozen_adapters),
+            do="merge the adapters one after another with swift merge-lora, then quantize",
+        )
     above: list[Step] = []
     model = base_model(loaded, store, above, ())
     assert model is not None

@@ -117,6 +117,14 @@ def test_group_size_divides_the_width_of_every_layer(trained):
     assert "32 wide" in caught.value.found
 
 
+def test_awq_of_gptqmodel_is_refused_where_it_would_crash(trained, tmp_path):
+    section = QuantizeSection(quant_method="awq", quant_format="awq", min_recovery=0)
+    rows = {"sample_rows": ROWS, "calibration_rows": counting_rows(64)}
+    with pytest.raises(UsageError, match="layers of this size") as caught:
+        quantize_model(trained, tmp_path / "q", section, **rows)
+    assert "16 output features" in caught.value.found
+
+
 def test_calibration_rows_are_spread_and_long_enough():
     rows = [{"input_ids": [row] * 100} for row in range(10)]
     assert [ids[0] for ids in calibration_ids(rows, 5, 80)] == [0, 2, 4, 6, 8]
@@ -166,5 +174,8 @@ def test_compressed_tensors_load_with_plain_from_pretrained(trained, tmp_path, m
 
 @pytest.mark.backend("gptqmodel")
 @pytest.mark.parametrize("method", ["gptq", "awq"])
-def test_older_formats_load_in_the_environment_of_their_tool(trained, tmp_path, method):
-    quantized_by_backend(trained, tmp_path, quant_method=method, quant_format=method)
+def test_older_formats_load_in_the_environment_of_their_tool(tmp_path, method):
+    shape = {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 16}
+    base = tiny_base(tmp_path / "base", hidden_size=64, **shape)
+    model = counting_model(base, tmp_path / "model")
+    quantized_by_backend(model, tmp_path, quant_method=method, quant_format=method)

@@ -16,6 +16,7 @@ from swiftcore.recipe import Runtime
 from swiftcore.recipe.sections import QuantizeSection
 
 _DEFAULT_GROUPS = (128, 64, 32, 16)
+_AWQ_ROWS = 64
 # Matrices that stay as they are.
 _WHOLE = ("embed_tokens", "lm_head")
 
@@ -77,6 +78,8 @@ def write_by_backend(
     else:
         from swiftcore.backends.gptqmodel.adapter import QuantizeJob, quantize
 
+        if method == "awq":
+            _refuse_odd_rows(model_dir)
         job = QuantizeJob(batch_size=section.quant_batch_size or 1, **order)
         quantize(job, at.folder, at.runtime, at.progress)
         _remove_traces(out_dir)
@@ -121,12 +124,7 @@ def group_size(model_dir: Path, wanted: int | None) -> int:
     Raises:
         UsageError: it does not divide the width of every layer.
     """
-    widths = {
-        entry["shape"][-1]: name
-        for file in sorted(model_dir.glob("*.safetensors"))
-        for name, entry in safetensors_header(file).items()
-        if len(entry["shape"]) == 2 and not any(part in name for part in _WHOLE)
-    }
+    widths = {shape[-1]: name for name, shape in _matrices(model_dir).items()}
     for size in (wanted,) if wanted else _DEFAULT_GROUPS:
         if all(width % size == 0 for width in widths):
             return size
@@ -138,3 +136,26 @@ def group_size(model_dir: Path, wanted: int | None) -> int:
         expected="a divisor of every layer's width",
         do="set quantize.group_size to one, or use quant_method fp8, w8a8 or bnb",
     )
+
+
+def _refuse_odd_rows(model_dir: Path) -> None:
+    """GPTQModel 7.7 searches AWQ's clipping in blocks of output features, and asserts they fit."""
+    for name, (rows, _) in _matrices(model_dir).items():
+        if rows % _AWQ_ROWS:
+            raise UsageError(
+                "gptqmodel can't quantize layers of this size with awq",
+                where="quantize.quant_format",
+                found=f"{name} has {rows} output features",
+                expected=f"a multiple of {_AWQ_ROWS}",
+                do="leave quant_format out: llmcompressor's awq has no such limit",
+            )
+
+
+def _matrices(model_dir: Path) -> dict[str, list[int]]:
+    """Return the shapes of the matrices that are quantized, by name."""
+    return {
+        name: entry["shape"]
+        for file in sorted(model_dir.glob("*.safetensors"))
+        for name, entry in safetensors_header(file).items()
+        if len(entry["shape"]) == 2 and not any(part in name for part in _WHOLE)
+    }

@@ -122,7 +122,7 @@ def test_awq_of_gptqmodel_is_refused_where_it_would_crash(trained, tmp_path):
     rows = {"sample_rows": ROWS, "calibration_rows": counting_rows(64)}
     with pytest.raises(UsageError, match="layers of this size") as caught:
         quantize_model(trained, tmp_path / "q", section, **rows)
-    assert "16 output features" in caught.value.found
+    assert "32 output features" in caught.value.found
 
 
 def test_calibration_rows_are_spread_and_long_enough():

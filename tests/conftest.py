@@ -12,7 +12,7 @@ import pytest
 from swiftcore.backends import get_backend, open_environment
 from tests.made_once import made_once
 from tests.prefect_api import empty_mlflow, empty_prefect, prefect_api  # noqa: F401  # fixtures
-from tests.roads import swift, tiny_recipes
+from tests.roads import swift_here, tiny_recipes
 from tests.stub_hub import hub  # noqa: F401  # a fixture
 
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that: the tests that
@@ -91,7 +91,7 @@ def finished_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def finish(folder: Path) -> None:
         _, recipe = tiny_recipes(folder)
-        done = swift("stage", "evaluate", recipe, "--out", folder / "out/evaluate")
+        done = swift_here("stage", "evaluate", recipe, "--out", folder / "out/evaluate")
         assert done.returncode == 0, done.stderr
 
     return made_once(tmp_path_factory, "finished-road", finish) / "store"

@@ -110,7 +110,7 @@ def swift(*arguments: object, cwd: Path | None = None, timeout: float = 300):
     )
 
 
-def swift_here(*arguments: object) -> subprocess.CompletedProcess[str]:
+def swift_here(*arguments: object, cwd: Path = REPO) -> subprocess.CompletedProcess[str]:
     """Run the command line in this process, which has imported already what stages import."""
     from swiftcore.cli.main import main
 
@@ -118,7 +118,7 @@ def swift_here(*arguments: object) -> subprocess.CompletedProcess[str]:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         with (
-            contextlib.chdir(REPO),
+            contextlib.chdir(cwd),
             contextlib.redirect_stdout(output),
             contextlib.redirect_stderr(errors),
         ):

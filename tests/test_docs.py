@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.roads import REPO, tiny_recipes
+from tests.roads import REPO, swift_here, tiny_recipes
 
 pytestmark = pytest.mark.road
 
@@ -28,6 +28,8 @@ ELSEWHERE = {
     "make bench": "measured by hand, docs/benchmarks.md",
     "source .venv/bin/activate": "the tests run inside the environment",
 }
+# What starts no server and asks none; a process of its own would import the same libraries again.
+IN_THIS_PROCESS = {"args", "dataset", "gc", "plan", "stage", "status", "template", "verify"}
 
 
 def commands(page: Path) -> list[str]:
@@ -50,11 +52,11 @@ def workspace(
     tmp_path_factory: pytest.TempPathFactory,
     finished_store: Path,
     empty_mlflow: Path,
-    empty_prefect: Path,
+    prefect_api: str,
 ):
     """A folder like the repository, with tiny recipes, after two runs of the road.
 
-    What the first of them would make is there already; the second trains another adapter.
+    What they would make is there already: each registers and serves another candidate.
     """
     folder = tmp_path_factory.mktemp("docs")
     tiny_recipes(folder, base_name="nano_base", name="demo")
@@ -63,19 +65,23 @@ def workspace(
         recipe.write_text(text.replace(f"{folder}/", ""))
     shutil.copytree(finished_store, folder / ".swift/store")
     shutil.copy(empty_mlflow, folder / ".swift/mlflow.db")
-    shutil.copytree(empty_prefect, folder / ".swift/prefect")
-    for rank in (4, 8):
-        done = run(f"swift run recipes/demo.yaml --set train.lora_rank={rank}", folder)
-        assert done.returncode == 0, done.stderr
-    yield folder
-    run("swift deploy --stop", folder)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PREFECT_API_URL", prefect_api)
+        for candidate in ("adapter", "merged"):
+            done = run(f"swift run recipes/demo.yaml --set deploy.serve={candidate}", folder)
+            assert done.returncode == 0, done.stderr
+        yield folder
+        run("swift deploy --stop", folder)
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    program, *arguments = shlex.split(command)
+    if program == "swift" and arguments[0] in IN_THIS_PROCESS:
+        return swift_here(*arguments, cwd=folder)
     binaries = Path(sys.executable).parent
     environment = os.environ | {"PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
     return subprocess.run(
-        shlex.split(command),
+        [program, *arguments],
         cwd=folder,
         env=environment,
         capture_output=True,

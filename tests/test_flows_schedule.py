@@ -1,6 +1,5 @@
 """The deployments of prefect.yaml on a real Prefect server, with a real worker."""
 
-import json
 import os
 import shutil
 import signal
@@ -12,10 +11,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.roads import REPO, tiny_recipes
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
 
 pytestmark = pytest.mark.road
 
@@ -62,7 +65,9 @@ def server(project: Path) -> Iterator[dict[str, str]]:
         process.wait(60)
 
 
-def test_cron_deployment_is_scheduled_and_a_worker_executes_a_run(project, server):
+@pytest.fixture(scope="module")
+def client(project: Path, server: dict[str, str]) -> Iterator["SyncPrefectClient"]:
+    """A client of the server, to which the deployments of prefect.yaml have been applied."""
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -70,43 +75,48 @@ def test_cron_deployment_is_scheduled_and_a_worker_executes_a_run(project, serve
     prefect(server, project, "deploy", "--all")
     with (
         temporary_settings({PREFECT_API_URL: server["PREFECT_API_URL"]}),
-        get_client(sync_client=True) as client,
+        get_client(sync_client=True) as connected,
     ):
-        nightly = client.read_deployment_by_name("road/nightly")
-        assert [schedule.active for schedule in nightly.schedules] == [False]
-        assert nightly.pull_steps is not None
-        (automation,) = _automations(server)
-        assert automation["enabled"]
-        assert automation["trigger"]["expect"] == ["swift.data.changed"]
+        yield connected
 
-        assert scheduled_runs(client, nightly) == []
-        _activate(client, nightly)
-        _until(lambda: scheduled_runs(client, nightly), 60, "scheduled runs")
 
-        parameters = {"recipe": str(project / "recipes/tiny_base.yaml")}
-        run = client.create_flow_run_from_deployment(nightly.id, parameters=parameters)
-        prefect(server, project, "worker", "start", "--pool", "swift", "--run-once")
-        _until(lambda: client.read_flow_run(run.id).state.is_final(), 180, "the run to end")
-        ended = client.read_flow_run(run.id)
-        assert ended.state_name == "Completed", ended.state.message
+def test_cron_deployment_is_scheduled_and_a_worker_executes_a_run(project, server, client):
+    nightly = client.read_deployment_by_name("road/nightly")
+    assert [schedule.active for schedule in nightly.schedules] == [False]
+    assert nightly.pull_steps is not None
+
+    assert scheduled_runs(client, nightly) == []
+    _activate(client, nightly)
+    _until(lambda: scheduled_runs(client, nightly), 60, "scheduled runs")
+
+    parameters = {"recipe": str(project / "recipes/tiny_base.yaml")}
+    run = client.create_flow_run_from_deployment(nightly.id, parameters=parameters)
+    prefect(server, project, "worker", "start", "--pool", "swift", "--run-once")
+    _until(lambda: client.read_flow_run(run.id).state.is_final(), 180, "the run to end")
+    ended = client.read_flow_run(run.id)
+    assert ended.state_name == "Completed", ended.state.message
     assert (project / "mlflow.db").is_file()
 
 
-def _automations(environment: dict[str, str]) -> list[dict]:
-    request = urllib.request.Request(
-        f"{environment['PREFECT_API_URL']}/automations/filter",
-        data=b"{}",
-        headers={"content-type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
+def test_event_starts_the_deployment_that_waits_for_it(project, server, client):
+    waiting = client.read_deployment_by_name("road/on-new-data")
+    assert runs_of(client, waiting) == []
+    prefect(server, project, "event", "emit", "swift.data.changed", "--resource-id", "swift.data.x")
+    _until(lambda: runs_of(client, waiting), 60, "a run of the deployment")
+    (run,) = runs_of(client, waiting)
+    assert run.parameters == {"recipe": "recipes/demo.yaml"}
+    assert run.created_by.type == "AUTOMATION"
 
 
-def scheduled_runs(client, deployment) -> list:
+def runs_of(client, deployment) -> list:
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 
     wanted = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
-    runs = client.read_flow_runs(deployment_filter=wanted)
+    return client.read_flow_runs(deployment_filter=wanted)
+
+
+def scheduled_runs(client, deployment) -> list:
+    runs = runs_of(client, deployment)
     return [run for run in runs if run.auto_scheduled and run.state_name == "Scheduled"]
 
 

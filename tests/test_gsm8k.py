@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.roads import REPO, swift, write_recipe
+from tests.roads import REPO, swift_here, write_recipe
 
 pytestmark = pytest.mark.road
 SHARED = REPO.parent / "shared" / "data"
@@ -44,7 +44,7 @@ def workspace(tmp_path: Path) -> Path:
 
 def test_real_rows_and_the_real_tokenizer_go_the_whole_way(workspace: Path) -> None:
     stage = ("stage", "evaluate", "recipes/gsm8k.yaml", "--out", "out/evaluate")
-    done = swift(*stage, cwd=workspace, timeout=900)
+    done = swift_here(*stage, cwd=workspace)
     assert done.returncode == 0, done.stderr
     store = workspace / ".swift/store"
     rows = json.loads(next(store.glob("ingest/*/report.json")).read_text())

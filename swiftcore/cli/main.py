@@ -112,7 +112,7 @@ _PLUGIN_TEXT = {
     "run": "run a recipe as a Prefect flow: from rows to a served model",
     "promote": "make a registered version the champion",
     "rollback": "put the previous version back into service",
-    "compare": "compare the evaluation of two registered versions",
+    "compare": "compare two evaluations question by question",
 }
 
 

@@ -157,13 +157,11 @@ class EvaluationReport:
     def telling_failures(self, name: str, limit: int = 5) -> list[AnsweredSample]:
         """Return the worst steps of a candidate, those that another candidate got right first."""
         mine = self.samples[name]
-        best_elsewhere = [
-            max(
-                (others[i].score for other, others in self.samples.items() if other != name),
-                default=0.0,
-            )
-            for i in range(len(mine))
-        ]
+        elsewhere: dict[tuple[str | None, int, int], float] = {}
+        for other, samples in self.samples.items():
+            for sample in samples if other != name else ():
+                elsewhere[sample.key] = max(sample.score, elsewhere.get(sample.key, 0.0))
+        best_elsewhere = [elsewhere.get(sample.key, 0.0) for sample in mine]
         worst = sorted(
             (i for i, sample in enumerate(mine) if sample.score < 1),
             key=lambda i: (mine[i].score - best_elsewhere[i], mine[i].score, i),

@@ -49,6 +49,10 @@ _ACTS_OTHERWISE = {
     "eval_num_proc": ("swift eval",),
     "CUDA_VISIBLE_DEVICES": ("environment",),
     "NPROC_PER_NODE": ("environment",),
+    "NNODES": ("environment",),
+    "NODE_RANK": ("environment",),
+    "MASTER_ADDR": ("environment",),
+    "MASTER_PORT": ("environment",),
     "PYTORCH_CUDA_ALLOC_CONF": ("environment",),
 }
 
@@ -81,7 +85,8 @@ _REASONS = {
     "processes",
     "extra_eval_args": "native evaluation has settings of its own: eval_dataset_args and others",
     "local_dataset": "benchmarks are read from local files, which runtime.eval_dataset_dir names",
-    "eval_use_evalscope": "EvalScope needs a served model; the evaluate stage comes after training",
+    "eval_use_evalscope": "EvalScope asks a served model, so eval_dataset is answered by the "
+    "evaluate stage, after training; predict_with_generate scores answers while training",
     "safe_serialization": "weights are always written as safetensors",
     "check_model": "artifacts are always verified before reuse",
     "load_from_cache_file": "unchanged stages are always reused",
@@ -110,6 +115,10 @@ _REASONS = {
     "vit_gradient_checkpointing": "gradient_checkpointing covers every part of a model",
     "galore_optim_per_parameter": "one optimizer steps all parameters, with the same result",
     "LOG_LEVEL": "use --log_level",
+    "SWIFT_DEBUG": "use --debug",
+    "padding_side": "training pads on the right and generation on the left, as each has to; no "
+    "token looks at padding",
+    "download_mode": "a source that changed is read again, and one that did not is reused",
     "hqq_axis": "HQQ needs a GPU and has no checkpoint format; quant_method bnb does the same",
 }
 # Groups of settings for one family of models are headed by names of families.

@@ -20,6 +20,7 @@ _DEEPSPEED_ELSEWHERE = {
     "bf16": "model.torch_dtype",
     "fp16": "model.torch_dtype",
 }
+_HPZ = "zero_hpz_partition_size"
 # What the JSON of accelerate and ms-swift may say, where one value alone is meant here.
 _FSDP_FIXED: dict[str, tuple[Any, ...]] = {
     "fsdp": ("full_shard auto_wrap", "full_shard", ["full_shard", "auto_wrap"], True),
@@ -48,7 +49,9 @@ def read_settings(value: Any) -> Any:
 
 
 def check_sharding(
-    fsdp: FsdpName | dict[str, Any] | None, deepspeed: DeepspeedName | dict[str, Any] | None
+    fsdp: FsdpName | dict[str, Any] | None,
+    deepspeed: DeepspeedName | dict[str, Any] | None,
+    hpz_partition_size: int | None = None,
 ) -> None:
     """Refuse settings that would do nothing, or something else than they say.
 
@@ -60,7 +63,9 @@ def check_sharding(
     if fsdp is not None:
         reshard_after_forward(fsdp)
     if deepspeed is not None:
-        deepspeed_config(deepspeed)
+        deepspeed_config(deepspeed, hpz_partition_size)
+    elif hpz_partition_size is not None:
+        raise ValueError("train.zero_hpz_partition_size does nothing without train.deepspeed")
 
 
 def reshard_after_forward(fsdp: FsdpName | dict[str, Any]) -> bool:
@@ -88,12 +93,34 @@ def reshard_after_forward(fsdp: FsdpName | dict[str, Any]) -> bool:
     return reshard
 
 
-def deepspeed_config(deepspeed: DeepspeedName | dict[str, Any]) -> dict[str, Any]:
+def deepspeed_config(
+    deepspeed: DeepspeedName | dict[str, Any], hpz_partition_size: int | None = None
+) -> dict[str, Any]:
     """Return the settings of a name, or of a recipe's own, with the sections that are read here.
+
+    Args:
+        deepspeed: what the recipe names.
+        hpz_partition_size: processes that hold a second copy of the weights among them, from which
+            the backward pass gathers (ZeRO++, arXiv:2306.10209); those of a machine, commonly.
 
     Raises:
         ValueError: a setting that would not be followed.
     """
+    settings = _settings_of(deepspeed)
+    if hpz_partition_size is None:
+        return settings
+    zero = settings["zero_optimization"]
+    if zero["stage"] != 3:
+        raise ValueError(
+            "train.zero_hpz_partition_size is about weights that are spread, with ZeRO 3; "
+            f"train.deepspeed is ZeRO {zero['stage']}"
+        )
+    if zero.get(_HPZ, hpz_partition_size) != hpz_partition_size:
+        raise ValueError(f"train.deepspeed and train.{_HPZ} say different things; remove one")
+    return {**settings, "zero_optimization": {**zero, _HPZ: hpz_partition_size}}
+
+
+def _settings_of(deepspeed: DeepspeedName | dict[str, Any]) -> dict[str, Any]:
     if isinstance(deepspeed, str):
         name, _, offload = deepspeed.partition("_")
         zero: dict[str, Any] = {"stage": int(name.removeprefix("zero"))}

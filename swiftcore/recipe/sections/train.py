@@ -51,6 +51,11 @@ class TrainSection(TrainOptimization, TrainCheckpointing, TrainLosses, Section):
             description="zero0 to zero3, zero2_offload, zero3_offload, or DeepSpeed's JSON file",
         )
     )
+    zero_hpz_partition_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="ZeRO++: processes that keep the weights among them, as those of a machine",
+    )
     fsdp: Annotated[FsdpName | dict[str, Any] | None, BeforeValidator(read_settings)] = Field(
         default=None,
         description="fsdp2, or its settings or their JSON file: weights and optimizer spread out",
@@ -163,7 +168,7 @@ class TrainSection(TrainOptimization, TrainCheckpointing, TrainLosses, Section):
 
     @model_validator(mode="after")
     def _sharding_is_known(self) -> "TrainSection":
-        check_sharding(self.fsdp, self.deepspeed)
+        check_sharding(self.fsdp, self.deepspeed, self.zero_hpz_partition_size)
         return self
 
     def rows_a_step(self, num_processes: int) -> int:

@@ -35,7 +35,9 @@ class ZeroRedundancy(Alone):
         assert job.train.deepspeed is not None
         self._job = job
         self._world = world
-        self._config = deepspeed_config(job.train.deepspeed)
+        partition = job.train.zero_hpz_partition_size
+        _require_equal_parts(partition, world.size)
+        self._config = deepspeed_config(job.train.deepspeed, partition)
         self._stage: int = self._config["zero_optimization"]["stage"]
         self._engine: Any = None
         self._shapes: dict[str, torch.Size] = {}
@@ -160,6 +162,17 @@ class ZeroRedundancy(Alone):
         with GatheredParameters([weight], enabled=spread):
             data = weight.detach()
             return data.cpu().clone() if self._world.leads else data.new_empty(0, device="cpu")
+
+
+def _require_equal_parts(partition: int | None, num_processes: int) -> None:
+    if partition is not None and num_processes % partition:
+        raise UsageError(
+            "the processes can't be divided so",
+            where="train.zero_hpz_partition_size",
+            found=f"{partition}, of {num_processes} processes",
+            expected="a number that divides them",
+            do="give the number of processes of a machine",
+        )
 
 
 def _require_elementwise(optimizer: torch.optim.Optimizer) -> None:

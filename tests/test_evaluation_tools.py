@@ -19,6 +19,7 @@ from swiftcore.errors import (
     EnvironmentMissing,
     GateRefused,
     ModelMissing,
+    RecipeError,
     UsageError,
 )
 from swiftcore.evaluation.answering import Answer
@@ -33,6 +34,7 @@ from swiftcore.evaluation.tools import (
 )
 from swiftcore.generation import Completion
 from swiftcore.recipe import EvaluateSection, Runtime
+from swiftcore.recipe.loading import read_section
 from swiftcore.serving.release import Release
 from swiftcore.serving.temporary import temporarily_served
 from swiftcore.stages.evaluate import benchmark_inputs
@@ -203,10 +205,11 @@ def test_a_backend_takes_no_setting_that_does_nothing():
             {"eval_backend": "LmEval", "eval_dataset": ["gsm8k"], "eval_dataset_args": {"arc": {}}},
             "eval_dataset lacks arc",
         ),
-        ({"eval_backend": "OpenCompass"}, "EvalScope"),
     ):
         with pytest.raises(ValueError, match=said):
             section(**fields)
+    with pytest.raises(RecipeError, match="OpenCompass' is refused: it is not built yet"):
+        read_section(EvaluateSection, {"eval_backend": "OpenCompass"}, "evaluate")
     # A tool has benchmarks of its own.
     assert section(eval_backend="LmEval", eval_dataset=["babi"]).eval_dataset == ["babi"]
 
@@ -369,6 +372,34 @@ def test_lm_eval_and_we_score_the_same_answers_alike(tmp_path: Path, gsm8k: Path
     assert [a == b for a, b in zip(theirs, ours(gsm8k, ANSWERS), strict=True)].count(False) == 1
     assert sum(theirs) == 3
     assert (tmp_path / "work/raw/stub/results.json").is_file()
+
+
+@pytest.mark.backend("lm-eval")
+def test_swift_eval_lets_a_tool_ask_an_endpoint(tmp_path: Path, gsm8k: Path):
+    settings = json.dumps({"gsm8k": {"local_path": str(gsm8k), "few_shot_num": 0}})
+    with answering(by_number) as url:
+        done = swift_here(
+            *("eval", "--eval_url", url, "--eval_backend", "LmEval", "--eval_dataset", "gsm8k"),
+            *("--eval_dataset_args", settings, "--eval_output_dir", tmp_path / "out", "--json"),
+        )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["metrics"]["gsm8k/exact_match,flexible-extract"]["value"] == 3 / 8
+    report = json.loads((Path(told["path"]) / "report.json").read_text())
+    assert (Path(report["settings"]["raw"]) / "stub/results.json").is_file()
+
+
+def test_swift_eval_with_a_tool_says_what_it_can_not_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SWIFTCORE_BACKENDS", str(tmp_path / "none"))
+    asked = ("eval", "--eval_backend", "EvalScope", "--eval_dataset", "gsm8k")
+    out = ("--eval_output_dir", tmp_path / "out")
+    with answering(by_number) as url:
+        missing = swift_here(*asked, *out, "--eval_url", url)
+    assert (missing.returncode, "swift env install evalscope" in missing.stderr) == (5, True)
+    templated = swift_here(*asked, *out, "--model", tmp_path, "--template", "chatml")
+    assert (templated.returncode, "do nothing" in templated.stderr) == (2, True)
 
 
 @pytest.mark.backend("lm-eval")

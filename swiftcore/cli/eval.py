@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swiftcore.artifacts import Store
+from swiftcore.cli.eval_tools import ask_endpoint, ask_folders, file_name, refuse_template
 from swiftcore.cli.options import Parser, add_store, print_json
 from swiftcore.cli.tables import print_table
 from swiftcore.errors import UsageError
-from swiftcore.progress import Silent, TerminalProgress
+from swiftcore.progress import Progress, Silent, TerminalProgress
 from swiftcore.recipe import EvaluateSection, Runtime
 from swiftcore.recipe.arguments import recipe_from_flags
 from swiftcore.recipe.loading import read_section
@@ -28,6 +29,7 @@ _TEXT = """Evaluate a model on benchmarks whose files are on this machine.
   swift eval --model models:/name@champion --eval_dataset ifeval --eval_limit 100
   swift eval --model BASE --adapters ADAPTER --eval_dataset arc
   swift eval --eval_url http://127.0.0.1:8765/v1 --eval_dataset humaneval
+  swift eval --eval_url http://127.0.0.1:8765/v1 --eval_backend EvalScope --eval_dataset gsm8k
 
 Further flags are ms-swift's: --eval_dataset_args, --eval_generation_config, --eval_limit,
 --eval_batch_size, --temperature, --template, --system, ...; swift args lists them. A key of an
@@ -137,6 +139,8 @@ def _evaluated(
     from swiftcore.evaluation.benchmarks.reporting import evaluate_benchmarks
 
     progress = Silent() if options.json else TerminalProgress("eval")
+    if section.eval_backend != "Native":
+        return _evaluated_by_tool(options, section, template, runtime, progress)
     files = benchmark_files(section, runtime.eval_dataset_dir)
     if options.eval_url:
         from swiftcore.evaluation.benchmarks.endpoint import EndpointModel
@@ -146,7 +150,7 @@ def _evaluated(
         if any(found.by_likelihood for found in benchmarks):
             raise refuse_likelihoods()
         endpoint = EndpointModel(_endpoint(options), api_key=os.environ.get("OPENAI_API_KEY"))
-        name = _file_name(endpoint.model)
+        name = file_name(endpoint.model)
         report = evaluate_benchmarks(section, name, endpoint, benchmarks, progress=progress)
         return replace(report, settings=report.settings | {"endpoint": endpoint.as_dict()})
     from swiftcore.evaluation.benchmarks.responding import LocalModel
@@ -155,11 +159,29 @@ def _evaluated(
     folders = find_folders(options.model, options.adapters, Store(options.store or runtime.store))
     benchmarks = plan_benchmarks(section, files)
     model = LocalModel(load_prompted(folders, template, runtime), section.eval_batch_size)
-    name = _file_name(folders.label)
+    name = file_name(folders.label)
     report = evaluate_benchmarks(
         section, name, model, benchmarks, size_bytes=folders.size_bytes, progress=progress
     )
     return replace(report, settings=report.settings | {"model": _told(folders)})
+
+
+def _evaluated_by_tool(
+    options: argparse.Namespace,
+    section: EvaluateSection,
+    template: TemplateSection,
+    runtime: Runtime,
+    progress: Progress,
+) -> "EvaluationReport":
+    from swiftcore.stages.model_folders import find_folders
+
+    refuse_template(template.model_dump(exclude_defaults=True))
+    out = options.eval_output_dir
+    if options.eval_url:
+        key = os.environ.get("OPENAI_API_KEY")
+        return ask_endpoint(section, _endpoint(options), key, out, runtime, progress)
+    folders = find_folders(options.model, options.adapters, Store(options.store or runtime.store))
+    return ask_folders(section, folders, out, runtime, progress)
 
 
 def _endpoint(options: argparse.Namespace) -> Any:
@@ -186,11 +208,6 @@ def _endpoint(options: argparse.Namespace) -> Any:
 def _told(folders: "ModelFolders") -> dict[str, Any]:
     adapter = folders.adapter_dir
     return {"label": folders.label, "adapter": None if adapter is None else adapter.name}
-
-
-def _file_name(label: str) -> str:
-    kept = "".join(c if c.isalnum() or c in "._-" else "_" for c in label.strip("/"))
-    return kept.lstrip("._-")[-80:] or "model"
 
 
 def _published(options: argparse.Namespace, report: "EvaluationReport") -> int:

@@ -35,16 +35,30 @@ if TYPE_CHECKING:
 
 # Benchmarks have answers of any length; this is EvalScope's habit for short ones.
 _MAX_TOKENS = 512
+# For a server whose client says how long an answer may be; the model's own limit still holds.
+UNLIMITED_TOKENS = 1_000_000
 _OWN_FIELDS = ("max_tokens", "temperature", "seed")
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model behind an OpenAI-compatible endpoint; `url` ends in /v1."""
+    """A model behind an OpenAI-compatible endpoint, and how patiently it is asked.
+
+    Args:
+        url: ends in /v1.
+        name: of the model there.
+        api_key: sent as a bearer token.
+        num_requests: sent at a time; None takes `evaluate.eval_batch_size`.
+        timeout_seconds: longest wait for one answer.
+        retries: further attempts of a request.
+    """
 
     url: str
     name: str
     api_key: str | None = None
+    num_requests: int | None = None
+    timeout_seconds: float = 300.0
+    retries: int = 2
 
 
 class ToolBenchmarks:
@@ -202,7 +216,9 @@ def benchmark_job(section: EvaluateSection, served: ServedModel, raw_dir: Path) 
         datasets={name: section.eval_dataset_args.get(name, {}) for name in section.eval_dataset},
         out_dir=raw_dir.absolute(),
         limit=section.eval_limit,
-        num_requests=section.eval_batch_size,
+        num_requests=served.num_requests or section.eval_batch_size,
+        timeout_seconds=served.timeout_seconds,
+        retries=served.retries,
         max_tokens=given.get("max_tokens") or _MAX_TOKENS,
         temperature=section.temperature if temperature is None else temperature,
         seed=section.seed if given.get("seed") is None else given["seed"],

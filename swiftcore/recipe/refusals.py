@@ -35,6 +35,10 @@ _REFUSED: dict[str, dict[str, str]] = {
         "quanto": "it has no checkpoint format; bnb does the same",
         "fp8": "it needs a GPU, and its weights can't be trained over; use bnb",
     },
+    "eval_backend": {
+        "OpenCompass": "it is not built yet; EvalScope and LmEval have the same benchmarks",
+        "VLMEvalKit": "its benchmarks ask about pictures and video",
+    },
     "lora_dtype": {
         "float16": "gradients of float16 weights overflow and can't be scaled back; "
         "float32 is trained under float16 autocast as well"

@@ -71,7 +71,7 @@ class _Serving:
     @contextlib.contextmanager
     def serve(self, candidate: "Candidate") -> "Iterator[ServedModel]":
         """Serve one candidate on a port of its own."""
-        from swiftcore.evaluation.tools import ServedModel
+        from swiftcore.evaluation.tools import UNLIMITED_TOKENS, ServedModel
         from swiftcore.serving.release import Release
         from swiftcore.serving.temporary import temporarily_served
 
@@ -88,8 +88,7 @@ class _Serving:
             and self._templated(candidate.adapter_dir, folder / "adapter"),
             device=runtime.resolved_device(),
             num_threads=runtime.threads(),
-            # The tool says how long an answer may be; the model's own limit still holds.
-            max_new_tokens=1_000_000,
+            max_new_tokens=UNLIMITED_TOKENS,
         )
         log = folder / "server.log"
         with temporarily_served(

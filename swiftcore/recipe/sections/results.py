@@ -4,10 +4,13 @@ from typing import Any, Literal
 
 from pydantic import (
     Field,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
 from swiftcore.recipe.benchmarks import check_benchmarks, check_tool
+from swiftcore.recipe.refusals import refuse_value
 from swiftcore.recipe.sections.base import Name, Section
 
 
@@ -54,6 +57,12 @@ class EvaluateSection(Section):
         default=None,
         description="how benchmarks are answered: max_tokens, temperature, top_p, top_k, stop",
     )
+
+    @field_validator("eval_backend", mode="before")
+    @classmethod
+    def _not_refused(cls, value: Any, info: ValidationInfo) -> Any:
+        refuse_value(info.field_name, value)
+        return value
 
     @model_validator(mode="after")
     def _benchmarks_are_known(self) -> "EvaluateSection":

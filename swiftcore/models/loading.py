@@ -5,12 +5,15 @@ a warning, and the damage would show as a bad score much later.
 """
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swiftcore.errors import ArtifactDamaged, ModelMissing, SwiftError, UsageError
+from swiftcore.lazy import uncollected
 from swiftcore.models.facts import safetensors_header
 from swiftcore.models.files import (
     ADAPTER_WEIGHTS,
@@ -92,6 +95,7 @@ def load_model(
         options["device_map"] = {"": device}
         # It warns at each int8 product that float32 is cast.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    _import_transformers()
     with _as_swift_error(folder), without_progress_bars():
         loaded: Any = auto_class(known, folder).from_pretrained(
             folder,
@@ -105,6 +109,13 @@ def load_model(
     model, info = loaded
     _refuse_gaps(folder, _without_new_head(model, info, task))
     return (model if quantized else model.to(device)).eval()
+
+
+def _import_transformers() -> None:
+    """Import what every model needs, where nothing has yet: the start of most stages."""
+    if "transformers.modeling_utils" not in sys.modules:
+        with uncollected():
+            import_module("transformers.modeling_utils")
 
 
 def load_adapted_model(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from swiftcore.artifacts import DigestCache
+from swiftcore.artifacts import DigestCache, Store
 from swiftcore.errors import DataError, RecipeError
 from swiftcore.evaluation import Candidate, evaluate_candidates
 from swiftcore.evaluation.answering import Answer
@@ -15,6 +15,7 @@ from swiftcore.evaluation.benchmarks.planning import benchmark_files, plan_bench
 from swiftcore.evaluation.benchmarks.running import graded
 from swiftcore.generation import Completion
 from swiftcore.recipe import EvaluateSection, build_recipe
+from swiftcore.stages import build_road
 from swiftcore.stages.evaluate import EVALUATE, benchmark_inputs
 
 MMLU = [
@@ -306,3 +307,24 @@ def test_an_answer_with_likelihoods_chooses_the_likeliest(root):
     assert graded(mmlu, question, best_b).metrics == {"accuracy": 1}
     best_c = Answer("", None, None, None, (-3.0, -1.0, -0.5, -4.0))
     assert graded(mmlu, question, best_c).metrics == {"accuracy": 0}
+
+
+def test_the_evaluate_step_gets_the_files_as_inputs(tmp_path, root):
+    recipe = {
+        "name": "r",
+        "model": {"scratch": {}},
+        "data": {"dataset": [str(write_lines(tmp_path / "rows.jsonl", [{"text": "a"}]))]},
+        "train": {"method": "pt"},
+        "tuner": {"train_type": "full"},
+        "evaluate": {
+            "eval_dataset": ["arc", "bbh"],
+            "eval_dataset_args": {"bbh": {"few_shot_num": 1}},
+        },
+        "runtime": {"eval_dataset_dir": str(root)},
+    }
+    step = build_road(build_recipe(recipe), Store(tmp_path / "store")).step("evaluate")
+    files = {role: found.path.name for role, found in step.inputs.items() if "/" in role}
+    assert files == {"arc/test": "arc_challenge_test.jsonl", "bbh/test": "bbh"}
+    (root / "arc_challenge_test.jsonl").unlink()
+    with pytest.raises(DataError, match="arc lacks its test file"):
+        build_road(build_recipe(recipe), Store(tmp_path / "store"))

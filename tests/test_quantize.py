@@ -1,5 +1,6 @@
 """Quantizing: what it costs is measured by definition, and settings that do nothing are refused."""
 
+import logging
 import shutil
 
 import pytest
@@ -14,6 +15,7 @@ from swiftcore.export.quality import compare
 from swiftcore.export.sample_rows import calibration_ids
 from swiftcore.models import load_model, model_facts
 from swiftcore.models.files import read_json, write_json
+from swiftcore.models.quiet import quiet_imports
 from swiftcore.recipe import QuantizeSection, Runtime
 
 pytestmark = pytest.mark.road
@@ -179,3 +181,11 @@ def test_older_formats_load_in_the_environment_of_their_tool(tmp_path, method):
     base = tiny_base(tmp_path / "base", hidden_size=64, **shape)
     model = counting_model(base, tmp_path / "model")
     quantized_by_backend(model, tmp_path, quant_method=method, quant_format=method)
+
+
+def test_importing_torchao_says_nothing(caplog):
+    quiet_imports()
+    logging.getLogger("torchao").warning("a kernel did not load")
+    logging.getLogger("torch.utils._pytree").warning("Calling register_constant() is deprecated")
+    logging.getLogger("torch.utils._pytree").warning("something else")
+    assert caplog.messages == ["something else"]

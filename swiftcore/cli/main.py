@@ -17,6 +17,7 @@ from importlib.metadata import entry_points, version
 from types import FrameType
 
 from swiftcore.errors import Cancelled, SwiftError, UsageError
+from swiftcore.models.quiet import quiet_imports
 
 Command = Callable[[Sequence[str]], int]
 
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [text for text in arguments if text != "--debug"]
     signal.signal(signal.SIGTERM, _interrupt)
+    quiet_imports()
     try:
         if not arguments or arguments[0] in ("-h", "--help", "help"):
             print(usage())

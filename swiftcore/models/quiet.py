@@ -1,5 +1,6 @@
-"""Silence for the progress bars of transformers: stages report progress in their own way."""
+"""Silence for what libraries say unasked: progress bars, and notes of torchao on being imported."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,3 +17,17 @@ def without_progress_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+def quiet_imports() -> None:
+    """Keep out of every process's output what importing transformers says where torchao is.
+
+    transformers imports torchao whenever it is installed; torchao then names its GPU kernels that
+    do not load on this machine, and torch tells torchao's authors of a deprecation.
+    """
+    logging.getLogger("torchao").setLevel(logging.ERROR)
+    logging.getLogger("torch.utils._pytree").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return "register_constant" not in record.getMessage()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from swiftcore.atomic import write_text_synced
 from swiftcore.errors import SwiftError
 from swiftcore.lazy import import_without, uncollected
+from swiftcore.models.quiet import quiet_imports
 from swiftcore.processes import die_with_parent
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or Ctrl-C; return the exit code."""
     arguments = parser().parse_args(argv)
+    quiet_imports()
     if arguments.parent is not None:
         die_with_parent(arguments.parent)
     logging.basicConfig(

@@ -18,6 +18,7 @@ from swiftcore.errors import Cancelled
 from swiftcore.lazy import import_without, uncollected
 from swiftcore.models.base_record import refuse_other_base
 from swiftcore.models.loading import is_quantized
+from swiftcore.models.quiet import quiet_imports
 from swiftcore.processes import die_with_parent
 from swiftcore.template import EncodedRows
 from swiftcore.training import checkpoints
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     job_file, parent_pid = Path(arguments[0]), int(arguments[1])
     number = int(arguments[2]) if len(arguments) > 2 else 0
     die_with_parent(parent_pid)
+    quiet_imports()
     stop = StopRequest()
     stop.listen()
     job = TrainJob.model_validate_json(job_file.read_text(encoding="utf-8"))

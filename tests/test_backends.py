@@ -208,6 +208,8 @@ def test_an_environment_is_made_once_checked_and_removed(fresh: Environment):
     with fresh.in_use() as python:
         with pytest.raises(LeaseHeld, match="in use"):
             fresh.remove()
+        # Who asks for what is there does not wait for those who use it.
+        assert fresh.install() == record
         assert python.exists()
         (tool,) = (python.parent.parent / "lib").glob("python*/site-packages/fake_tool.py")
     tool.write_text("import no_such_module\n")
@@ -364,6 +366,8 @@ def test_env_list_and_wrong_names(
         env_command.main(["env", "check"])
     with pytest.raises(BackendMissing, match="swift env install evalscope"):
         env_command.main(["env", "check", "evalscope"])
+    with pytest.raises(BackendMissing, match=f"--backends_dir {tmp_path}/other"):
+        env_command.main(["env", "check", "evalscope", "--backends_dir", f"{tmp_path}/other"])
     assert list(tmp_path.iterdir()) == []
 
 

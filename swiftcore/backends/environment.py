@@ -118,6 +118,10 @@ class Environment:
             StoreFull: there is no room.
         """
         self._require_usable()
+        # Whoever uses it holds its lock, perhaps for hours.
+        ready = self.installed
+        if ready is not None:
+            return ready
         self._home.mkdir(parents=True, exist_ok=True)
         with self._locked(fcntl.LOCK_EX):
             record = self.installed
@@ -239,12 +243,15 @@ class Environment:
             raise no_room(self._home, f"{free / 1e6:.0f} MB free, {needed}")
 
     def _missing(self) -> BackendMissing:
+        elsewhere = self._home.parent != backends_root().absolute()
+        place = f" --backends_dir {self._home.parent}" if elsewhere else ""
         return BackendMissing(
             f"the backend {self.backend.name} is not installed",
             where=self._home,
             found=self.state,
             expected=f"{self.backend.package} {self.backend.version} in its own environment",
-            do=f"swift env install {self.backend.name}, or set runtime.install_backends: true",
+            do=f"swift env install {self.backend.name}{place}, or set "
+            "runtime.install_backends: true",
         )
 
     def _record(self) -> Installed | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from swiftcore.backends.environment import backends_root
 from swiftcore.cli.env import backend_rows, print_backends
 from swiftcore.cli.options import Parser, add_store, opened_store, print_json
 from swiftcore.errors import EnvironmentMissing
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     add_store(parser)
     options = parser.parse_args(argv[1:])
     findings = [*_machine(opened_store(options).root), *_packages()]
-    backends = backend_rows()
+    backends = backend_rows(backends_root())
     if options.json:
         print_json({"findings": [asdict(finding) for finding in findings], "backends": backends})
     else:

@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from swiftcore.backends import Backend, Environment, all_backends, get_backend
 from swiftcore.backends.environment import backends_root
 from swiftcore.cli.options import Parser, add_json, print_json
 from swiftcore.cli.tables import duration, print_table, size
 from swiftcore.errors import EnvironmentMissing, UsageError
+from swiftcore.recipe import Runtime
 
 _ACTIONS = ("list", "install", "check", "remove")
 
@@ -17,10 +19,17 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser("swift env", "Environments of tools whose pins exclude ours.")
     parser.add_argument("action", choices=_ACTIONS)
     parser.add_argument("names", nargs="*", metavar="NAME", help="backends; swift env list")
+    parser.add_argument(
+        "--backends_dir",
+        type=Path,
+        help="folder of the environments, as runtime.backends_dir (default: SWIFTCORE_BACKENDS, "
+        "else swiftcore/backends in the user's cache)",
+    )
     add_json(parser)
     options = parser.parse_args(argv[1:])
+    root = backends_root(Runtime(backends_dir=options.backends_dir))
     if options.action == "list":
-        _list(options.json)
+        _list(root, options.json)
         return 0
     if not options.names:
         raise UsageError(
@@ -30,15 +39,13 @@ def main(argv: Sequence[str]) -> int:
             expected=f"one or more of {', '.join(all_backends())}",
             do=f"swift env {options.action} NAME",
         )
-    root = backends_root()
     chosen = [Environment(get_backend(name), root) for name in options.names]
     act = {"install": _install, "check": _check, "remove": _remove}[options.action]
     return act(chosen, options.json)
 
 
-def backend_rows() -> list[dict[str, str]]:
-    """Return what is known of each backend on this machine, for `env list` and `doctor`."""
-    root = backends_root()
+def backend_rows(root: Path) -> list[dict[str, str]]:
+    """Return what is known of each backend below a folder, for `env list` and `doctor`."""
     return [_row(backend, Environment(backend, root)) for backend in all_backends().values()]
 
 
@@ -49,22 +56,21 @@ def print_backends(rows: Sequence[dict[str, str]]) -> None:
 
 
 def _row(backend: Backend, environment: Environment) -> dict[str, str]:
-    why_not = backend.why_not_here()
+    blocked = backend.why_not_here()
     state = environment.state
-    if why_not is None and state != "ready":
-        why_not = f"swift env install {backend.name}"
+    usable = "yes" if state == "ready" else "once installed"
     return {
         "backend": backend.name,
         "version": backend.version,
         "installed": "yes" if state == "ready" else state,
-        "works_here": "yes" if state == "ready" else "no",
-        "why_not": why_not or "",
+        "works_here": "no" if blocked else usable,
+        "why_not": blocked or ("" if state == "ready" else f"swift env install {backend.name}"),
         "for": backend.summary,
     }
 
 
-def _list(as_json: bool) -> None:
-    rows = backend_rows()
+def _list(root: Path, as_json: bool) -> None:
+    rows = backend_rows(root)
     if as_json:
         print_json(rows)
     else:

@@ -128,7 +128,12 @@ class TrainOptimization(BaseModel):
         problem = self.optim and why_not(self.optim)
         if problem:
             raise ValueError(problem)
-        if self.optim is not None and (self.optimizer == "muon" or self.is_own_optimizer()):
+        if self.optimizer == "muon" and self.optim is not None:
+            raise ValueError(
+                "train.optimizer muon brings its own AdamW for what is no matrix; remove "
+                "train.optim"
+            )
+        if self.is_own_optimizer() and self.optim is not None:
             raise ValueError(
                 f"train.optimizer {self.optimizer} is what steps the weights; remove train.optim"
             )

@@ -15,7 +15,9 @@ from tests.task_setup import EMBEDDING, likeness_rows, scoring_job
 pytestmark = pytest.mark.road
 
 FULL = {"train_type": "full"}
-STEPS = {"max_steps": 6, "logging_steps": 1, "save_steps": 6, "learning_rate": 3e-3}
+LISA = {**FULL, "lisa_activated_layers": 1, "lisa_step_interval": 2}
+GALORE = {**FULL, "use_galore": True, "galore_rank": 8, "galore_update_proj_gap": 2}
+STEPS = {"max_steps": 4, "logging_steps": 1, "save_steps": 4, "learning_rate": 3e-3}
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +31,11 @@ def inputs(tmp_path_factory):
 
 def of_two(job: TrainJob) -> TrainJob:
     return job.model_copy(update={"processes": Processes(per_node=2)})
+
+
+def unmeasured(job: TrainJob, **update) -> TrainJob:
+    """Spare the measurement of what the machine can compute."""
+    return job.model_copy(update={"peak_flops": 1e9, **update})
 
 
 def curve(job: TrainJob, name: str) -> list[float]:
@@ -45,25 +52,26 @@ def assert_same_curves(one: TrainJob, two: TrainJob, rel: float) -> None:
 @pytest.mark.parametrize(
     ("tuner", "train", "dtype", "rel"),
     [
-        ({**FULL, "lisa_activated_layers": 1, "lisa_step_interval": 2}, {}, None, 1e-5),
-        (
-            {**FULL, "use_galore": True, "galore_rank": 8, "galore_update_proj_gap": 2},
-            {},
-            None,
-            1e-4,
-        ),
-        # Newton-Schulz iterates in bfloat16.
-        (FULL, {"optimizer": "muon"}, None, 1e-3),
-        ({"lora_dropout": 0.0}, {}, "bfloat16", 1e-2),
+        (LISA, {}, None, 1e-5),
+        (GALORE, {}, None, 1e-4),
+        # Newton-Schulz iterates in bfloat16 anyway.
+        (FULL, {"optimizer": "muon"}, "bfloat16", 1e-2),
     ],
-    ids=["lisa", "galore", "muon", "bfloat16"],
+    ids=["lisa", "galore", "muon, bfloat16"],
 )
 def test_two_processes_step_as_one_does(inputs, tmp_path, tuner, train, dtype, rel):
     settings = {**STEPS, **train, "gradient_accumulation_steps": 2}
     one, two = (
-        make_job(
-            tmp_path / str(rows), *inputs, tuner=tuner, per_device_train_batch_size=rows, **settings
-        ).model_copy(update={"torch_dtype": dtype})
+        unmeasured(
+            make_job(
+                tmp_path / str(rows),
+                *inputs,
+                tuner=tuner,
+                per_device_train_batch_size=rows,
+                **settings,
+            ),
+            torch_dtype=dtype,
+        )
         for rows in (4, 2)
     )
     two = of_two(two)
@@ -86,13 +94,13 @@ def test_infonce_compares_the_rows_of_all_processes(inputs, tmp_path):
         "infonce_include_dd": True,
     }
     task = EMBEDDING.model_copy(update={"pooling": "mean"})
-    two = of_two(scoring_job(tmp_path / "2", inputs[0], task, *rows, **settings))
+    two = of_two(unmeasured(scoring_job(tmp_path / "2", inputs[0], task, *rows, **settings)))
     # The same rows in one process; without the number it would compare four with each other.
     one = scoring_job(tmp_path / "1", inputs[0], task, *rows, **settings, data_parallel_size=2)
     assert (one.batch_plan(), two.batch_plan()) == ((8, 1), (4, 1))
-    train_together(one)
+    train_together(unmeasured(one))
     results = train_together(two)
-    assert [result.metrics["steps"] for result in results] == [6, 6]
+    assert [result.metrics["steps"] for result in results] == [4, 4]
     assert_same_curves(one, two, 1e-5)
     for name in ("eval_mrr", "eval_margin"):
         assert curve(two, name) == pytest.approx(curve(one, name), rel=1e-4)

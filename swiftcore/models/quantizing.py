@@ -31,7 +31,7 @@ def require_reader(folder: Path) -> None:
         EnvironmentMissing: a package is missing.
     """
     config = read_json(folder / "config.json").get("quantization_config") or {}
-    method = config.get("quant_method")
+    method = str(config.get("quant_method"))
     package = _READERS.get(method)
     if package is not None and find_spec(package) is None:
         raise EnvironmentMissing(

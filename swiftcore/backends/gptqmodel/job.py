@@ -18,21 +18,25 @@ def run(job, talk):
 
 def _quantize(job, talk):
     talk.progress(0, 3, "loading GPTQModel")
-    import gptqmodel  # pyright: ignore # not installed here
     import torch
+    from gptqmodel import (  # pyright: ignore # not installed here
+        GPTQModel,
+        QuantizeConfig,
+        __version__,
+    )
 
     torch.manual_seed(0)
     options = {"bits": job["bits"], "group_size": job["group_size"]}
     if job["method"] == "awq":
         options |= {"quant_method": "awq", "format": "gemm"}
-    config = gptqmodel.QuantizeConfig(**options)
-    model = gptqmodel.GPTQModel.load(job["model"], config, device=job["device"])
+    config = QuantizeConfig(**options)
+    model = GPTQModel.load(job["model"], config, device=job["device"])
     rows = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in job["rows"]]
     talk.progress(1, 3, f"{job['method']} with {len(rows)} calibration rows")
     model.quantize(rows, batch_size=job["batch_size"])
     talk.progress(2, 3, "saving")
     model.save(job["out"])
-    return {"version": gptqmodel.__version__}
+    return {"version": __version__}
 
 
 def _compare(job, talk):
@@ -41,6 +45,8 @@ def _compare(job, talk):
 
     talk.progress(0, 1, "answers of both models")
     spec = importlib.util.spec_from_file_location("quality", job["measuring_code"])
+    assert spec is not None
+    assert spec.loader is not None
     quality = importlib.util.module_from_spec(spec)
     sys.modules["quality"] = quality  # dataclasses look their module up
     spec.loader.exec_module(quality)

@@ -13,9 +13,9 @@ SMOOTHING = 0.8
 def run(job, talk):
     """Write the quantized model to job["out"] and return the version of the tool."""
     talk.progress(0, 3, "loading llm-compressor")
-    import llmcompressor  # pyright: ignore # not installed here
     import torch
     import transformers
+    from llmcompressor import __version__, oneshot  # pyright: ignore # not installed here
     from llmcompressor.pipelines.cache import IntermediatesCache  # pyright: ignore
 
     if not torch.accelerator.is_available():
@@ -27,10 +27,10 @@ def run(job, talk):
     )
     talk.progress(1, 3, f"{job['method']} with {len(job['rows'])} calibration rows")
     modifiers = _modifiers(job["method"], job["bits"], job["group_size"])
-    llmcompressor.oneshot(model=model, recipe=modifiers, **_calibration(job["rows"]))
+    oneshot(model=model, recipe=modifiers, **_calibration(job["rows"]))
     talk.progress(2, 3, "saving")
     model.save_pretrained(job["out"], save_compressed=True)
-    return {"version": llmcompressor.__version__}
+    return {"version": __version__}
 
 
 def _calibration(rows):

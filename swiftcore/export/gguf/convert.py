@@ -213,7 +213,7 @@ def _add_vocabulary(
         writer.add_chat_template(tokenizer.chat_template)
 
 
-def _end_of_turn(model_dir: Path, eos: int | None) -> int | None:
+def _end_of_turn(model_dir: Path, eos: object) -> int | None:
     """Return the other token that ends an answer, where generation_config.json names one."""
     path = model_dir / "generation_config.json"
     stops = read_json(path).get("eos_token_id") if path.is_file() else None
@@ -223,7 +223,10 @@ def _end_of_turn(model_dir: Path, eos: int | None) -> int | None:
 
 
 def _refuse_other_tokens(file: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
-    from transformers.integrations.gguf import convert_gguf_tokenizer, get_gguf_tokenizer
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import (
+        convert_gguf_tokenizer,
+        get_gguf_tokenizer,
+    )
 
     architecture, content, _ = get_gguf_tokenizer(str(file))
     read_back, _ = convert_gguf_tokenizer(architecture, content)

@@ -210,7 +210,7 @@ def _traded(
     if repeats > 1:
         key, value = (part.repeat_interleave(repeats, dim=1) for part in (key, value))
         module = _Regrouped(module, num_heads // (num_key_heads * repeats))
-    return module, *(group.to_heads(part) for part in (query, key, value))
+    return module, group.to_heads(query), group.to_heads(key), group.to_heads(value)
 
 
 def _mask_sdpa(*args: Any, **kwargs: Any) -> Any:

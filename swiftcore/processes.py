@@ -62,7 +62,7 @@ def tied_to_this_process(command: Sequence[str]) -> list[str]:
 def run_tied(arguments: Sequence[str]) -> None:
     """Become the program of `tied_to_this_process`: the parent's id, then its command line."""
     die_with_parent(int(arguments[0]))
-    os.execvp(arguments[1], arguments[1:])
+    os.execvp(arguments[1], list(arguments[1:]))
 
 
 def _portable_start(pid: int) -> float | None:

@@ -6,7 +6,7 @@ import os
 def run(job, talk):
     """Evaluate an endpoint on each data set of the job; return the version that did it."""
     talk.progress(0, len(job["datasets"]), "loading EvalScope")
-    from evalscope import TaskConfig, __version__, run_task  # pyright: ignore # not installed here
+    from evalscope import TaskConfig, __version__, run_task
 
     for done, (name, settings) in enumerate(job["datasets"].items()):
         talk.progress(done, len(job["datasets"]), name)

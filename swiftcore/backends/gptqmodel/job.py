@@ -19,7 +19,7 @@ def run(job, talk):
 def _quantize(job, talk):
     talk.progress(0, 3, "loading GPTQModel")
     import torch
-    from gptqmodel import (  # pyright: ignore # not installed here
+    from gptqmodel import (
         GPTQModel,
         QuantizeConfig,
         __version__,

@@ -15,8 +15,8 @@ def run(job, talk):
     talk.progress(0, 3, "loading llm-compressor")
     import torch
     import transformers
-    from llmcompressor import __version__, oneshot  # pyright: ignore # not installed here
-    from llmcompressor.pipelines.cache import IntermediatesCache  # pyright: ignore
+    from llmcompressor import __version__, oneshot
+    from llmcompressor.pipelines.cache import IntermediatesCache
 
     if not torch.accelerator.is_available():
         # AWQ in 0.14 pins memory for a copy to a GPU without asking for one.
@@ -36,7 +36,7 @@ def run(job, talk):
 def _calibration(rows):
     if not rows:
         return {}
-    import datasets  # pyright: ignore
+    import datasets
 
     columns = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in rows]
     return {
@@ -48,7 +48,7 @@ def _calibration(rows):
 
 
 def _modifiers(method, bits, group_size):
-    from llmcompressor.modifiers.quantization import (  # pyright: ignore
+    from llmcompressor.modifiers.quantization import (
         GPTQModifier,
         QuantizationModifier,
     )
@@ -56,7 +56,7 @@ def _modifiers(method, bits, group_size):
     if method == "fp8":
         return QuantizationModifier(targets="Linear", scheme="FP8_DYNAMIC", ignore=IGNORED)
     if method == "w8a8":
-        from llmcompressor.modifiers.transform.smoothquant import (  # pyright: ignore
+        from llmcompressor.modifiers.transform.smoothquant import (
             SmoothQuantModifier,
         )
 
@@ -67,14 +67,14 @@ def _modifiers(method, bits, group_size):
     groups = {"group_0": _weights_only(bits, group_size)}
     if method == "gptq":
         return GPTQModifier(config_groups=groups, ignore=IGNORED)
-    from llmcompressor.modifiers.awq import AWQModifier  # pyright: ignore
+    from llmcompressor.modifiers.awq import AWQModifier
 
     return AWQModifier(config_groups=groups, ignore=IGNORED)
 
 
 def _weights_only(bits, group_size):
     """Symmetric integers: transformers can't load AWQ's zero points in this format."""
-    from compressed_tensors.quantization import (  # pyright: ignore
+    from compressed_tensors.quantization import (
         QuantizationArgs,
         QuantizationScheme,
     )

@@ -7,8 +7,8 @@ import os
 def run(job, talk):
     """Evaluate an endpoint on each task of the job; return the version that did it."""
     talk.progress(0, len(job["datasets"]), "loading lm-eval")
-    from lm_eval import __version__, simple_evaluate  # pyright: ignore  # not installed here
-    from lm_eval.tasks import TaskManager  # pyright: ignore  # not installed here
+    from lm_eval import __version__, simple_evaluate
+    from lm_eval.tasks import TaskManager
 
     os.environ["OPENAI_API_KEY"] = os.environ["BACKEND_API_KEY"]
     os.makedirs(job["out_dir"], exist_ok=True)

@@ -198,7 +198,8 @@ def _add_vocabulary(
     writer.add_token_list(vocabulary.tokens)
     writer.add_token_types([int(kind) for kind in vocabulary.kinds])
     writer.add_token_merges(vocabulary.merges)
-    bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    single: Any = tokenizer  # its types allow several ids for one token
+    bos, eos, pad = single.bos_token_id, single.eos_token_id, single.pad_token_id
     if bos is not None:
         writer.add_bos_token_id(bos)
     if eos is not None:

@@ -41,9 +41,10 @@ def files_behind(stage: str, root: Path = REPO) -> list[Path]:
         if file.suffix != ".py":
             continue
         for name in _imported_names(file.read_text(encoding="utf-8")):
-            if name not in followed:
-                followed.add(name)
-                waiting += _files_of(name.split("."), root)
+            package = _package_of(name.split("."))
+            if package is not None and package not in followed:
+                followed.add(package)
+                waiting += _files_of(package, root)
     return sorted(files)
 
 
@@ -118,15 +119,18 @@ def _imported_names(source: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _files_of(module: list[str], root: Path) -> list[Path]:
-    """Return the files of the package a module is in: lazy re-exports hide which one is meant."""
+def _package_of(module: list[str]) -> str | None:
+    """Return the path of what counts for an import: lazy re-exports hide which module is meant."""
     if module[0] != "swiftcore" or len(module) < 2 or module[1] in _WITHOUT_INFLUENCE:
-        return []
+        return None
     if module[1] == "stages":
-        stage = root / "swiftcore" / "stages" / f"{module[-1]}.py"
-        return [stage] if module[-1] in STAGES else []
-    package = root / "swiftcore" / module[1]
-    files = package.rglob("*") if package.is_dir() else [package.with_suffix(".py")]
+        return f"swiftcore/stages/{module[-1]}.py" if module[-1] in STAGES else None
+    return f"swiftcore/{module[1]}"
+
+
+def _files_of(package: str, root: Path) -> list[Path]:
+    path = root / package
+    files = path.rglob("*") if path.is_dir() else [path.with_suffix(".py")]
     return [path for path in files if path.is_file() and "__pycache__" not in path.parts]
 
 

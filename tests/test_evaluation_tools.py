@@ -250,9 +250,10 @@ def _completion(text: str) -> Completion:
     return Completion([], text, "stop", prompt_tokens=1, completion_tokens=1)
 
 
-def test_a_model_is_served_for_the_time_of_a_block(tmp_path: Path):
+def test_a_model_is_served_for_the_time_of_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     (tmp_path / "answer.txt").write_text("42")
-    release = Release("f", "m", None, tmp_path, server="tests.stub_server")
+    release = Release("f", "m", None, tmp_path, server="stub_server")
     with temporarily_served(release, tmp_path / "log.txt") as served:
         body = json.dumps({"messages": []}).encode()
         request = urllib.request.Request(f"{served.url}/chat/completions", body)

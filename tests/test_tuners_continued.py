@@ -147,7 +147,7 @@ def test_a_recipe_feeds_the_adapter_by_content_into_its_train_step(base, tmp_pat
 
 
 def test_one_adapter_over_a_given_model_and_not_for_full():
-    with pytest.raises(ValueError, match="to stack them"):
+    with pytest.raises(ValueError, match="one adapter is trained at a time"):
         ModelSection(model="m", adapters=["a", "b"])
     with pytest.raises(ValueError, match="a model that is new"):
         ModelSection(scratch={}, adapters=["a"])

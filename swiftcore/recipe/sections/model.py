@@ -156,8 +156,8 @@ class ModelSection(Section):
     def _one_adapter(self) -> "ModelSection":
         if len(self.adapters) > 1:
             raise ValueError(
-                "model.adapters: one adapter is trained at a time, as in ms-swift, for the sum of "
-                "two is one of a larger rank; name those it goes over in model.frozen_adapters"
+                "model.adapters: one adapter is trained at a time, for the sum of two is one of a "
+                "larger rank; name those it goes over in model.frozen_adapters"
             )
         for name in ("adapters", "frozen_adapters"):
             if getattr(self, name) and self.scratch is not None:

@@ -12,7 +12,9 @@ import yaml
 
 from data.generators import agent, corpus
 
-SWIFT = [sys.executable, "-m", "swiftcore.cli.main"]
+# As users start it. After an interrupt in an exec, which many imports are, `python -m` would end
+# itself by the signal, whatever exit code the command gave.
+SWIFT = [str(Path(sys.executable).with_name("swift"))]
 REPO = Path(__file__).parent.parent
 
 

@@ -2,10 +2,10 @@
 
 import gzip
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from rule_engine import RuleEngine
 
 from swiftcore.artifacts import DigestCache, Store
 from swiftcore.errors import DataError, RecipeError
@@ -13,7 +13,6 @@ from swiftcore.evaluation import Candidate, evaluate_candidates
 from swiftcore.evaluation.answering import Answer
 from swiftcore.evaluation.benchmarks.planning import benchmark_files, plan_benchmarks
 from swiftcore.evaluation.benchmarks.running import graded
-from swiftcore.generation import Completion
 from swiftcore.recipe import EvaluateSection, build_recipe
 from swiftcore.stages import build_road
 from swiftcore.stages.evaluate import EVALUATE, benchmark_inputs
@@ -72,31 +71,6 @@ def section(*names: str, **fields) -> EvaluateSection:
 def planned(root: Path, *names: str, **fields):
     wanted = section(*names, **fields)
     return plan_benchmarks(wanted, benchmark_files(wanted, root))
-
-
-@dataclass
-class Encoded:
-    input_ids: list[int]
-    text: str
-
-
-class CharacterTemplate:
-    def encode(self, row, mode="train"):
-        text = "\n".join(f"<{m['role']}>{m['content']}" for m in row["messages"])
-        return Encoded([ord(letter) for letter in text], text)
-
-
-class RuleEngine:
-    """Answers by a rule on the prompt; a rule gives text, or (text, finish reason)."""
-
-    def __init__(self, rule):
-        self.template, self.rule, self.params = CharacterTemplate(), rule, None
-
-    def generate(self, prompts, params, *, batch_size, progress=None):
-        self.params = params
-        found = [self.rule("".join(map(chr, prompt))) for prompt in prompts]
-        found = [answer if isinstance(answer, tuple) else (answer, "stop") for answer in found]
-        return [Completion([0], text, reason, 1, 1) for text, reason in found]
 
 
 def evaluate(tmp_path, wanted, benchmarks, **rules):

@@ -2,13 +2,12 @@
 
 import json
 import re
-from dataclasses import dataclass
 
 import pytest
+from rule_engine import RuleEngine
 
 from swiftcore.errors import Cancelled, DataError
 from swiftcore.evaluation import Candidate, evaluate_candidates, samples_of_rows
-from swiftcore.generation import Completion
 from swiftcore.recipe import EvaluateSection
 
 CALL = '{"name": "f", "arguments": {"a": 1}}'
@@ -29,40 +28,6 @@ def agent_row(question):
 
 ROWS = [agent_row("q1"), agent_row("q2")]
 SECTION = EvaluateSection(metrics=["agent", "rouge", "exact_match", "final_number"])
-
-
-@dataclass
-class Encoded:
-    input_ids: list[int]
-    text: str
-
-
-class CharacterTemplate:
-    """One token a character."""
-
-    def encode(self, row, mode="train"):
-        assert mode == "infer"
-        text = "".join(f"<{m['role']}>{m['content']}" for m in row["messages"])
-        return Encoded([ord(c) for c in text], text)
-
-
-class RuleEngine:
-    """Answers by a rule on the prompt text; an exception in the rule is an engine's failure."""
-
-    def __init__(self, rule):
-        self.template = CharacterTemplate()
-        self.rule = rule
-        self.params = []
-
-    def generate(self, prompts, params, *, batch_size, progress=None):
-        self.params.append((params, batch_size))
-        completions = []
-        for done, prompt in enumerate(prompts, 1):
-            text = self.rule("".join(map(chr, prompt)))
-            completions.append(Completion([0] * len(text), text, "stop", len(prompt), len(text)))
-            if progress:
-                progress.update(done, len(prompts), "busy")
-        return completions
 
 
 def knows(prompt):

@@ -9,7 +9,7 @@ import torch
 from forked import together, train_together
 from safetensors.torch import load_file
 from test_training_side_by_side import MODELS, assert_same_gradients, build, some_rows
-from training_setup import counting_rows, folder_bytes, make_job, tiny_base, write_encoded
+from training_setup import counting_inputs, folder_bytes, make_job
 
 from swiftcore.errors import UsageError
 from swiftcore.recipe import build_recipe
@@ -34,9 +34,7 @@ STEPS = {"max_steps": 4, "logging_steps": 1, "save_steps": 4}
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     """21 rows: groups that take two each have a last round that is not full."""
-    root = tmp_path_factory.mktemp("sharing")
-    rows = counting_rows(24)
-    return tiny_base(root / "base"), write_encoded(root / "encoded", rows[:21], rows[21:])
+    return counting_inputs(tmp_path_factory.mktemp("sharing"), 21, 3)
 
 
 def job_of(root, inputs, num_processes=1, **settings) -> TrainJob:

@@ -5,10 +5,10 @@ import math
 import pytest
 from pydantic import ValidationError
 from training_setup import (
+    counting_inputs,
     counting_rows,
     folder_bytes,
     make_job,
-    tiny_base,
     train_in_this_process,
     write_encoded,
 )
@@ -26,9 +26,7 @@ RESTLESS = {"learning_rate": 0.5, "num_train_epochs": 4, "save_steps": 2, "loggi
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("best")
-    rows = counting_rows(24)
-    return tiny_base(root / "base"), write_encoded(root / "encoded", rows[:20], rows[20:])
+    return counting_inputs(tmp_path_factory.mktemp("best"))
 
 
 def eval_losses(job) -> dict[int, float]:

@@ -14,11 +14,11 @@ from forked import together, train_together
 from safetensors.torch import load_file
 from test_training_resume import wait_until_gone
 from training_setup import (
+    counting_inputs,
     counting_rows,
     folder_bytes,
     make_job,
     timeless,
-    tiny_base,
     train_in_this_process,
     write_encoded,
 )
@@ -50,9 +50,7 @@ RECIPE = {"model": {"model": "m"}, "data": {"dataset": ["d.jsonl"]}}
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     """21 rows: two processes that take two each have one row left for both in the last round."""
-    root = tmp_path_factory.mktemp("processes")
-    rows = counting_rows(24)
-    return tiny_base(root / "base"), write_encoded(root / "encoded", rows[:21], rows[21:])
+    return counting_inputs(tmp_path_factory.mktemp("processes"), 21, 3)
 
 
 def job_of(root: Path, inputs, processes: Processes | None = None, **settings) -> TrainJob:

@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 from training_setup import (
-    counting_rows,
+    counting_inputs,
     folder_bytes,
     make_job,
     timeless,
-    tiny_base,
     train_in_this_process,
-    write_encoded,
 )
 
 from swiftcore.errors import StoreFull, TrainingFailed
@@ -44,9 +42,7 @@ STEPS = {"num_train_epochs": 12, "logging_steps": 4, "save_steps": 6, "learning_
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("resume")
-    rows = counting_rows(24)
-    return tiny_base(root / "base"), write_encoded(root / "encoded", rows[:20], rows[20:])
+    return counting_inputs(tmp_path_factory.mktemp("resume"))
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from training_setup import (
-    counting_rows,
+    counting_inputs,
     folder_bytes,
     make_job,
     timeless,
-    tiny_base,
     train_in_this_process,
-    write_encoded,
 )
 
 from swiftcore.errors import UsageError
@@ -33,9 +31,7 @@ STEPS = {"num_train_epochs": 2, "logging_steps": 2, "save_steps": 3, "learning_r
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("saving")
-    rows = counting_rows(24)
-    return tiny_base(root / "base"), write_encoded(root / "encoded", rows[:20], rows[20:])
+    return counting_inputs(tmp_path_factory.mktemp("saving"))
 
 
 def in_background(job: TrainJob) -> TrainJob:

@@ -7,11 +7,11 @@ import torch
 import transformers
 from torch.nn import functional
 from training_setup import (
+    counting_inputs,
     counting_rows,
     make_job,
     tiny_base,
     train_in_this_process,
-    write_encoded,
 )
 
 from swiftcore.errors import UsageError
@@ -233,9 +233,7 @@ def test_rotary_embeddings_that_the_longest_row_changes_are_refused():
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("side-by-side")
-    rows = counting_rows(26)
-    return tiny_base(root / "base"), write_encoded(root / "encoded", rows[:20], rows[20:])
+    return counting_inputs(tmp_path_factory.mktemp("side-by-side"), 20, 6)
 
 
 class Crash(Exception):

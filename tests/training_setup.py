@@ -55,6 +55,13 @@ def counting_rows(num_rows: int, *, seed: int = 0, labelled: bool = True) -> lis
     return rows
 
 
+def counting_inputs(folder: Path, num_rows: int = 20, num_held_out: int = 4) -> tuple[Path, Path]:
+    """A tiny base and encoded counting rows, the last of them held out."""
+    rows = counting_rows(num_rows + num_held_out)
+    encoded = write_encoded(folder / "encoded", rows[:num_rows], rows[num_rows:])
+    return tiny_base(folder / "base"), encoded
+
+
 def counting_model(base: Path, folder: Path) -> Path:
     """A model that has learned to count, with some layers' worth of accuracy to lose."""
     model = load_model(base).train()

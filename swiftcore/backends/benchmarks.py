@@ -1,6 +1,7 @@
 """What evaluation tools are asked and what they bring home, whichever tool it is."""
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from swiftcore.backends.environment import open_environment
+from swiftcore.backends.jobs import Limits, run_job
+from swiftcore.backends.spec import Backend
 from swiftcore.errors import DataError
+from swiftcore.progress import Progress
+from swiftcore.recipe import Runtime
 
 # How a job script gets the endpoint's key: not through job.json, which is kept.
 API_KEY_VARIABLE = "BACKEND_API_KEY"
@@ -65,7 +71,47 @@ class ToolScores:
     notes: list[str]
 
 
-def key_variables(api_key: str | None) -> dict[str, str]:
+class _Done(BaseModel):
+    """What a tool's job says at its end; the scores are in the tool's files."""
+
+    version: str
+
+
+def run_benchmarks(
+    backend: Backend,
+    job: BenchmarkJob,
+    work_dir: Path,
+    runtime: Runtime,
+    *,
+    api_key: str | None = None,
+    limits: Limits | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """Let a tool write its files into `job.out_dir` and return the tool's version.
+
+    Files of an earlier run are removed: tools take answers from them.
+
+    Raises:
+        DataError: a benchmark's files are not where the job says.
+        BackendMissing: the tool is not installed.
+        BackendFailed: it crashed or passed a limit.
+    """
+    _require_files(job.datasets)
+    shutil.rmtree(job.out_dir, ignore_errors=True)
+    done = run_job(
+        open_environment(backend, runtime),
+        job,
+        _Done,
+        work_dir,
+        limits=limits,
+        progress=progress,
+        variables=_key_variables(api_key),
+        install=runtime.install_backends,
+    )
+    return done.version
+
+
+def _key_variables(api_key: str | None) -> dict[str, str]:
     """Return the environment variables that carry an endpoint's key to a job."""
     return {API_KEY_VARIABLE: api_key or "EMPTY", "DO_NOT_TRACK": "1", **_no_proxy()}
 
@@ -77,7 +123,7 @@ def _no_proxy() -> dict[str, str]:
     return {"NO_PROXY": local, "no_proxy": local}
 
 
-def require_files(datasets: Mapping[str, Mapping[str, Any]]) -> None:
+def _require_files(datasets: Mapping[str, Mapping[str, Any]]) -> None:
     """Make sure that the places the user named have files, before a tool looks for a hub.
 
     Raises:

@@ -142,7 +142,3 @@ def _where(err: BaseException) -> str | None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,36 +6,25 @@
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from swiftcore.backends.benchmarks import (
     BenchmarkJob,
     ToolSample,
     ToolScores,
-    key_variables,
     lacking,
-    require_files,
+    run_benchmarks,
 )
-from swiftcore.backends.environment import open_environment
 from swiftcore.backends.evalscope import BACKEND
-from swiftcore.backends.jobs import Limits, run_job
+from swiftcore.backends.jobs import Limits
 from swiftcore.errors import BackendFailed
 from swiftcore.progress import Progress
 from swiftcore.recipe import Runtime
 
 _TOLD_CHARACTERS = 200
-
-
-class EvalScopeAnswer(BaseModel):
-    """What the job says when it is done; the scores are in the files."""
-
-    version: str
 
 
 def run_evalscope(
@@ -49,25 +38,15 @@ def run_evalscope(
 ) -> ToolScores:
     """Run benchmarks with EvalScope and return every sample.
 
-    Its own files stay in `job.out_dir`; those of an earlier run are removed, because EvalScope
-    would take answers from them.
+    Its own files stay in `job.out_dir`.
 
     Raises:
         DataError: a benchmark's files are not where the job says.
         BackendMissing: EvalScope is not installed.
         BackendFailed: it crashed, passed a limit, or not one question was answered.
     """
-    require_files(job.datasets)
-    shutil.rmtree(job.out_dir, ignore_errors=True)
-    answer = run_job(
-        open_environment(BACKEND, runtime),
-        job,
-        EvalScopeAnswer,
-        work_dir,
-        limits=limits,
-        progress=progress,
-        variables=key_variables(api_key),
-        install=runtime.install_backends,
+    version = run_benchmarks(
+        BACKEND, job, work_dir, runtime, api_key=api_key, limits=limits, progress=progress
     )
     samples: list[ToolSample] = []
     notes: list[str] = []
@@ -75,7 +54,7 @@ def run_evalscope(
         found, said = read_benchmark(job.out_dir / name, name)
         samples += found
         notes += said
-    return ToolScores(answer.version, samples, notes)
+    return ToolScores(version, samples, notes)
 
 
 def read_benchmark(folder: Path, name: str) -> tuple[list[ToolSample], list[str]]:

@@ -1,34 +1,23 @@
 """lm-eval from our side: start its job, read the samples that it writes."""
 
 import json
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel
 
 from swiftcore.backends.benchmarks import (
     BenchmarkJob,
     ToolSample,
     ToolScores,
-    key_variables,
-    require_files,
+    run_benchmarks,
 )
-from swiftcore.backends.environment import open_environment
-from swiftcore.backends.jobs import Limits, run_job
+from swiftcore.backends.jobs import Limits
 from swiftcore.backends.lm_eval import BACKEND
 from swiftcore.errors import BackendFailed
 from swiftcore.progress import Progress
 from swiftcore.recipe import Runtime
 
 _UNSEEN = "lm-eval keeps neither lengths nor finish reasons: cut off answers are not counted"
-
-
-class LmEvalAnswer(BaseModel):
-    """What the job says when it is done; the scores are in the files."""
-
-    version: str
 
 
 def run_lm_eval(
@@ -48,17 +37,8 @@ def run_lm_eval(
         BackendMissing: lm-eval is not installed.
         BackendFailed: it crashed or passed a limit, or the endpoint failed again and again.
     """
-    require_files(job.datasets)
-    shutil.rmtree(job.out_dir, ignore_errors=True)
-    answer = run_job(
-        open_environment(BACKEND, runtime),
-        job,
-        LmEvalAnswer,
-        work_dir,
-        limits=limits,
-        progress=progress,
-        variables=key_variables(api_key),
-        install=runtime.install_backends,
+    version = run_benchmarks(
+        BACKEND, job, work_dir, runtime, api_key=api_key, limits=limits, progress=progress
     )
     path = job.out_dir / "samples.jsonl"
     try:
@@ -71,7 +51,7 @@ def run_lm_eval(
             found=f"{type(err).__name__}: {err}",
             expected="one line for each document and filter",
         ) from err
-    return ToolScores(answer.version, samples, [_UNSEEN])
+    return ToolScores(version, samples, [_UNSEEN])
 
 
 def read_samples(lines: Iterable[Mapping[str, Any]]) -> list[ToolSample]:

@@ -131,6 +131,13 @@ class BackendFailed(EnvironmentMissing):
     title = "backend"
 
 
+class AnswerFailed(SwiftError, RuntimeError):
+    """One request got no answer from the server of a tool; the others may have got theirs."""
+
+    exit_code = 6
+    title = "no answer"
+
+
 class StoreFull(EnvironmentMissing, OSError):
     """The disk has no room for what is about to be written."""
 

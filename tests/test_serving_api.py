@@ -50,7 +50,7 @@ def refusal(response, status):
 
 def wait_until_idle(service):
     deadline = time.monotonic() + 15
-    while service.batcher.num_requests:
+    while service.engine.num_requests:
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -83,7 +83,7 @@ def test_streamed_chat_equals_the_whole_answer_and_ends_with_usage(client):
 
 
 def test_completions_take_text_tokens_and_lists(client, served):
-    tokenizer = served[1].batcher.engine.tokenizer
+    tokenizer = served[1].engine.tokenizer
     asked = {"model": "tiny", "max_tokens": 6, "temperature": 0}
     texts = ["the quick brown", "Grüße"]
     both = client.completions.create(prompt=texts, **asked)
@@ -378,7 +378,7 @@ def test_failure_inside_is_a_500_without_details(served, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("secret path /etc")
 
-    monkeypatch.setattr(service.batcher.engine.tokenizer, "decode", broken)
+    monkeypatch.setattr(service.engine.tokenizer, "decode", broken)
     error = refusal(chat(address), 500)
     assert "secret" not in error["message"]
     monkeypatch.undo()

@@ -8,6 +8,8 @@ from swiftcore.lazy import late_names
 if TYPE_CHECKING:
     from swiftcore.generation.batcher import Batcher, Ticket
     from swiftcore.generation.engine import TransformersEngine
+    from swiftcore.generation.tool_client import ToolPlace
+    from swiftcore.generation.tool_engine import ToolEngine
 
 __all__ = [
     "Batcher",
@@ -17,6 +19,8 @@ __all__ = [
     "FinishReason",
     "SamplingParams",
     "Ticket",
+    "ToolEngine",
+    "ToolPlace",
     "TransformersEngine",
 ]
 
@@ -25,5 +29,7 @@ __getattr__ = late_names(
     {
         "batcher": ("Batcher", "Ticket"),
         "engine": ("TransformersEngine",),
+        "tool_client": ("ToolPlace",),
+        "tool_engine": ("ToolEngine",),
     },
 )

@@ -9,19 +9,19 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from swiftcore.errors import SwiftError
-from swiftcore.generation.decoding import Decoder, Request
+from swiftcore.generation.answer import Request
+from swiftcore.generation.decoding import Decoder
 from swiftcore.generation.engine import TransformersEngine
 from swiftcore.generation.params import Delta, SamplingParams
+from swiftcore.generation.protocol import Listener
 
 logger = logging.getLogger(__name__)
-
-Listener = Callable[[Delta | Exception], None]
 
 
 @dataclass(eq=False)
@@ -63,6 +63,21 @@ class Batcher:
         self._thread.start()
 
     @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+        return self.engine.tokenizer
+
+    @property
+    def max_model_len(self) -> int:
+        """Most tokens of prompt and answer together."""
+        return self.engine.max_model_len
+
+    @property
+    def vocab_size(self) -> int:
+        """How many token ids the model has."""
+        return self.engine.vocab_size
+
+    @property
     def alive(self) -> bool:
         """Tell whether the worker thread is there."""
         return self._thread.is_alive()
@@ -71,6 +86,10 @@ class Batcher:
     def num_requests(self) -> int:
         """Requests that are being answered or wait for a place."""
         return len(self._running) + len(self._waiting) + self._arrivals.qsize()
+
+    def why_not(self, params: SamplingParams) -> str | None:
+        """Return None: every setting is of this engine."""
+        return None
 
     def submit(
         self,

@@ -1,40 +1,23 @@
 """From prompts to answers step by step: the loop that offline, streamed and served work share."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from swiftcore.generation.params import Completion, Decode, Delta, FinishReason, SamplingParams
+from swiftcore.generation.answer import GrowingAnswer, Request
+from swiftcore.generation.params import Decode, Delta
 from swiftcore.generation.rows import RowBatch
 from swiftcore.generation.sampling import Choice, choose
-from swiftcore.generation.text import IncrementalText
-
-
-@dataclass
-class Request:
-    """One answer in the making.
-
-    Args:
-        prompt: token ids.
-        params: how to answer.
-        index: which of several answers with one seed this is.
-        streamed: text is wanted as it grows; otherwise it is decoded once, at the end.
-    """
-
-    prompt: list[int]
-    params: SamplingParams
-    index: int = 0
-    streamed: bool = False
-    tokens: list[int] = field(default_factory=list)
 
 
 @dataclass
 class _Row:
-    request: Request
+    answer: GrowingAnswer
     choice: Choice
-    limit: int
-    text: IncrementalText | None
-    shown: str = ""
     ended: bool = False
+
+    @property
+    def request(self) -> Request:
+        return self.answer.request
 
 
 class Decoder:
@@ -84,21 +67,18 @@ class Decoder:
 
     def _open(self, request: Request) -> _Row:
         params = request.params
-        text = None
-        if request.streamed or params.stop:
-            text = IncrementalText(
-                lambda ids: self._decode(ids, params.skip_special_tokens), params.stop
-            )
         seen = list(request.prompt) if params.repetition_penalty != 1 else []
-        limit = min(params.max_new_tokens, self._max_model_len - len(request.prompt))
-        return _Row(request, Choice(params, seen, request.index), limit, text)
+        answer = GrowingAnswer(request, self._stop_tokens, self._decode, self._max_model_len)
+        return _Row(answer, Choice(params, seen, request.index))
 
     def _take(self, rows: list[_Row], tokens: list[int]) -> list[tuple[Request, Delta]]:
         deltas, finished = [], []
         for row, token in zip(rows, tokens, strict=True):
             if row.ended:
                 continue
-            delta = self._advance(row, token)
+            if row.choice.params.repetition_penalty != 1:
+                row.choice.seen.append(token)
+            delta = row.answer.take(token)
             if delta.completion:
                 finished.append(row)
             if delta.completion or delta.text:
@@ -116,35 +96,3 @@ class Decoder:
             return  # ended rows ride along until the last one ends
         self._batch.keep(going)
         self._rows = [self._rows[i] for i in going]
-
-    def _advance(self, row: _Row, token: int) -> Delta:
-        request = row.request
-        request.tokens.append(token)
-        if row.choice.params.repetition_penalty != 1:
-            row.choice.seen.append(token)
-        ended = token in self._stop_tokens and not request.params.ignore_eos
-        piece = row.text.push(token) if row.text and not ended else ""
-        reason: FinishReason | None = None
-        if ended or (row.text and row.text.stopped):
-            reason = "stop"
-        elif len(request.tokens) >= row.limit:
-            reason = "length"
-        if reason is None:
-            row.shown += piece
-            return Delta(piece)
-        return self._finish(row, piece, reason, ended)
-
-    def _finish(self, row: _Row, piece: str, reason: FinishReason, ended: bool) -> Delta:
-        request = row.request
-        if row.text:
-            # The held text may complete nothing more, but a stop string can end in the last bytes.
-            piece += row.text.finish()
-            reason = "stop" if row.text.stopped else reason
-            text = row.shown + piece
-        else:
-            visible = request.tokens[:-1] if ended else request.tokens
-            text = piece = self._decode(visible, request.params.skip_special_tokens)
-        completion = Completion(
-            request.tokens, text, reason, len(request.prompt), len(request.tokens)
-        )
-        return Delta(piece if request.streamed else "", completion)

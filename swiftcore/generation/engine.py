@@ -10,12 +10,14 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from swiftcore.errors import UsageError
-from swiftcore.generation.decoding import Decoder, Request
+from swiftcore.generation.answer import Request
+from swiftcore.generation.decoding import Decoder
+from swiftcore.generation.limits import DEFAULT_MODEL_LEN, PromptLimits, Stops
 from swiftcore.generation.params import Completion, Delta, SamplingParams
 from swiftcore.generation.rows import RowBatch
+from swiftcore.generation.text import decode_tokens
 from swiftcore.progress import Progress, Silent
 
-_DEFAULT_MODEL_LEN = 2048
 # Logits of every token of a window are held at once.
 _SCORED_WINDOW = 1024
 
@@ -44,10 +46,12 @@ class TransformersEngine:
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
-        trained = getattr(model.config, "max_position_embeddings", None) or _DEFAULT_MODEL_LEN
+        trained = getattr(model.config, "max_position_embeddings", None) or DEFAULT_MODEL_LEN
         self.max_model_len = min(max_model_len or trained, trained)
         self.vocab_size = _vocab_size(model)
-        self.stop_tokens, self.stop_strings = _stops(model, tokenizer, stop_words)
+        configs = (getattr(model, "generation_config", None), model.config)
+        stops = Stops.of(configs, tokenizer, stop_words)
+        self.stop_tokens, self.stop_strings = stops.tokens, stops.strings
         self._lock = threading.Lock()
 
     @classmethod
@@ -184,10 +188,7 @@ class TransformersEngine:
 
     def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
         """Return the text of token ids, exactly as they stand."""
-        text = self.tokenizer.decode(
-            ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
-        )
-        return cast(str, text)
+        return decode_tokens(self.tokenizer, ids, skip_special_tokens)
 
     def check_prompt(self, prompt: Sequence[int], *, where: str) -> None:
         """Refuse a prompt that can't be answered.
@@ -195,23 +196,7 @@ class TransformersEngine:
         Raises:
             UsageError: it is empty, leaves no room, or holds ids the model doesn't have.
         """
-        if not prompt:
-            raise UsageError("the prompt has no tokens", where=where)
-        if len(prompt) >= self.max_model_len:
-            raise UsageError(
-                "the prompt leaves no room for an answer",
-                where=where,
-                found=f"{len(prompt)} tokens",
-                expected=f"fewer than {self.max_model_len}",
-                do="shorten the prompt, or serve with a larger max_model_len",
-            )
-        if min(prompt) < 0 or max(prompt) >= self.vocab_size:
-            raise UsageError(
-                "the prompt holds a token id that the model doesn't have",
-                where=where,
-                found=f"ids from {min(prompt)} to {max(prompt)}",
-                expected=f"ids from 0 to {self.vocab_size - 1}",
-            )
+        PromptLimits(self.max_model_len, self.vocab_size).check(prompt, where=where)
 
     def _run(
         self, requests: list[Request], batch_size: int, progress: Progress
@@ -255,22 +240,3 @@ class TransformersEngine:
 def _vocab_size(model: PreTrainedModel) -> int:
     embeddings = cast(torch.nn.Embedding, model.get_input_embeddings())
     return embeddings.weight.shape[0]
-
-
-def _stops(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop_words: Sequence[str]
-) -> tuple[frozenset[int], tuple[str, ...]]:
-    """Return the ids that end an answer, and the stop words that are more than one token."""
-    ids: set[int] = set()
-    configs = (getattr(model, "generation_config", None), model.config, tokenizer)
-    for source in configs:
-        eos = getattr(source, "eos_token_id", None)
-        ids.update([eos] if isinstance(eos, int) else eos or [])
-    strings = []
-    vocabulary = tokenizer.get_vocab()
-    for word in stop_words:
-        if word in vocabulary:
-            ids.add(vocabulary[word])
-        elif word:
-            strings.append(word)
-    return frozenset(ids), tuple(strings)

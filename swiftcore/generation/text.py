@@ -1,6 +1,10 @@
 """Turning tokens into text one at a time: no half characters, no trace of a stop string."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 
@@ -68,3 +72,13 @@ class IncrementalText:
                     longest = length
                     break
         return longest
+
+
+def decode_tokens(
+    tokenizer: "PreTrainedTokenizerBase", ids: list[int], skip_special_tokens: bool
+) -> str:
+    """Return the text of token ids, exactly as they stand."""
+    text = tokenizer.decode(
+        ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
+    )
+    return cast(str, text)

@@ -49,7 +49,7 @@ def create_app(service: ModelService, *, api_key: str | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(service.batcher.close)
+        await asyncio.to_thread(service.engine.close)
 
     app = FastAPI(
         title="swiftcore", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
@@ -77,12 +77,12 @@ def _handle_errors(app: FastAPI) -> None:
 def _add_health(app: FastAPI, service: ModelService) -> None:
     @app.get("/health")
     async def health() -> Response:
-        alive = service.batcher.alive
+        alive = service.engine.alive
         return JSONResponse({"status": "ok" if alive else "failed"}, 200 if alive else 503)
 
     @app.get("/ready")
     async def ready() -> Response:
-        alive = service.batcher.alive
+        alive = service.engine.alive
         body = {"status": "ready" if alive else "failed", "model": service.names[0]}
         return JSONResponse({**body, "fingerprint": service.fingerprint}, 200 if alive else 503)
 

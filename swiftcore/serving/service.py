@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from swiftcore.generation.batcher import Batcher
+from swiftcore.errors import UsageError
 from swiftcore.generation.params import Completion, Delta, SamplingParams
+from swiftcore.generation.protocol import ServingEngine
 from swiftcore.serving.api_errors import ApiError, bad_request, internal_error
 from swiftcore.serving.chat import encode_chat
 from swiftcore.serving.limits import Limits
@@ -34,7 +35,7 @@ class ModelService:
     """One model under one or more names.
 
     Args:
-        batcher: generates.
+        engine: generates.
         template: writes chats; the same one the model was trained with.
         names: accepted model names, the first is the main one.
         limits: what a request may cost.
@@ -43,14 +44,14 @@ class ModelService:
 
     def __init__(
         self,
-        batcher: Batcher,
+        engine: ServingEngine,
         template: "Template",
         *,
         names: list[str],
         limits: Limits,
         fingerprint: str | None = None,
     ) -> None:
-        self.batcher = batcher
+        self.engine = engine
         self.template = template
         self.names = names
         self.limits = limits
@@ -59,7 +60,7 @@ class ModelService:
     @property
     def max_model_len(self) -> int:
         """Most tokens of prompt and answer together."""
-        return self.batcher.engine.max_model_len
+        return self.engine.max_model_len
 
     def check_model(self, name: str) -> None:
         """Refuse a model this server doesn't have.
@@ -97,7 +98,7 @@ class ModelService:
             raise bad_request(
                 f"prompt: between 1 and {self.limits.max_prompts} prompts a request", param="prompt"
             )
-        encode = self.batcher.engine.tokenizer.encode
+        encode = self.engine.tokenizer.encode
         return [
             self._prompt(
                 await asyncio.to_thread(encode, prompt) if isinstance(prompt, str) else prompt,
@@ -113,7 +114,7 @@ class ModelService:
             ApiError: 400.
         """
         if request.prompt is not None:
-            return await asyncio.to_thread(self.batcher.engine.tokenizer.encode, request.prompt)
+            return await asyncio.to_thread(self.engine.tokenizer.encode, request.prompt)
         return await asyncio.to_thread(encode_chat, self.template, request.row())
 
     def text(self, request: DetokenizeRequest) -> str:
@@ -122,10 +123,10 @@ class ModelService:
         Raises:
             ApiError: 400.
         """
-        vocab = self.batcher.engine.vocab_size
+        vocab = self.engine.vocab_size
         if any(not 0 <= token < vocab for token in request.tokens):
             raise bad_request(f"tokens: ids must be from 0 to {vocab - 1}", param="tokens")
-        return str(self.batcher.engine.tokenizer.decode(request.tokens))
+        return str(self.engine.tokenizer.decode(request.tokens))
 
     async def deltas(
         self, prompts: list[Prompt], *, streamed: bool
@@ -149,7 +150,7 @@ class ModelService:
                 for i in range(prompt.params.num_return):
                     choice = position * prompt.params.num_return + i
                     tickets.append(
-                        self.batcher.submit(
+                        self.engine.submit(
                             prompt.tokens,
                             prompt.params,
                             lambda item, choice=choice: listener(choice, item),
@@ -160,6 +161,8 @@ class ModelService:
             unfinished = len(tickets)
             while unfinished:
                 choice, item = await news.get()
+                if isinstance(item, UsageError):
+                    raise bad_request(str(item)) from item
                 if isinstance(item, Exception):
                     raise internal_error() from item
                 unfinished -= item.completion is not None
@@ -203,21 +206,22 @@ class ModelService:
         count = request.n or 1
         if count > limits.max_choices:
             raise bad_request(f"n: at most {limits.max_choices} on this server", param="n")
-        vocab = self.batcher.engine.vocab_size
+        vocab = self.engine.vocab_size
         if min(tokens) < 0 or max(tokens) >= vocab:
             raise bad_request(f"prompt: token ids must be from 0 to {vocab - 1}", param="prompt")
-        return Prompt(
-            tokens,
-            SamplingParams(
-                max_new_tokens=min(wanted or limits.max_new_tokens, room),
-                temperature=1.0 if request.temperature is None else request.temperature,
-                top_p=request.top_p or 1.0,
-                top_k=request.top_k or 0,
-                repetition_penalty=request.repetition_penalty or 1.0,
-                stop=request.stop_strings,
-                seed=request.seed,
-                num_return=count,
-                ignore_eos=request.ignore_eos,
-                skip_special_tokens=not special_tokens,
-            ),
+        params = SamplingParams(
+            max_new_tokens=min(wanted or limits.max_new_tokens, room),
+            temperature=1.0 if request.temperature is None else request.temperature,
+            top_p=request.top_p or 1.0,
+            top_k=request.top_k or 0,
+            repetition_penalty=request.repetition_penalty or 1.0,
+            stop=request.stop_strings,
+            seed=request.seed,
+            num_return=count,
+            ignore_eos=request.ignore_eos,
+            skip_special_tokens=not special_tokens,
         )
+        refused = self.engine.why_not(params)
+        if refused:
+            raise bad_request(refused, param=refused.partition(":")[0], code="unsupported_value")
+        return Prompt(tokens, params)

@@ -1,0 +1,76 @@
+"""What a server needs of an engine: prompts of many callers in, pieces of their answers out.
+
+`Batcher` is one, over a model in this process; `ToolEngine` another, over the server of a tool.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from swiftcore.generation.params import Delta, SamplingParams
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Listener = Callable[[Delta | Exception], None]
+"""Hears each piece of an answer, or what ended it; it is called from another thread."""
+
+
+class Ticket(Protocol):
+    """A request that was handed in."""
+
+    def cancel(self) -> None:
+        """Stop generating soon; the listener hears nothing more."""
+        ...
+
+
+class ServingEngine(Protocol):
+    """Answers the requests of many callers at once, from any thread."""
+
+    @property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The model's tokenizer."""
+        ...
+
+    @property
+    def max_model_len(self) -> int:
+        """Most tokens of prompt and answer together."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """How many token ids the model has."""
+        ...
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether requests can be answered."""
+        ...
+
+    @property
+    def num_requests(self) -> int:
+        """Requests that are being answered or wait."""
+        ...
+
+    def why_not(self, params: SamplingParams) -> str | None:
+        """Return why this engine can't answer as `params` asks; None when it can."""
+        ...
+
+    def submit(
+        self,
+        prompt: list[int],
+        params: SamplingParams,
+        listener: Listener,
+        *,
+        index: int = 0,
+        streamed: bool = True,
+    ) -> Ticket:
+        """Queue a prompt; the listener gets each `Delta`, or the exception that ended the request.
+
+        Raises:
+            UsageError: the prompt can't be answered.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop; requests that are not finished hear an error."""
+        ...

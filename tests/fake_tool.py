@@ -1,0 +1,144 @@
+"""The HTTP server of a tool, in small: vLLM's completions over token ids, with bad days on request.
+
+A rule gives the token after some ids. As a process (`python fake_tool.py --port 0`) it counts, and
+needs no torch.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+LMDEPLOY, OPENAI = "/generate", "/v1/completions"
+
+
+def counting(ids, model):
+    """The rule of the process: each token is one more than the last, within 300 to 396."""
+    return 300 + (ids[-1] + 1) % 97
+
+
+class FakeTool(ThreadingHTTPServer):
+    """Answers by a rule (ids, model name) -> next id.
+
+    `trouble` gets the number of each generating request, from 1, and returns the name of a bad day
+    or None; `asked` keeps the bodies; `num_open` counts answers under way.
+    """
+
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(self, rule, *, port=0, key=None, trouble=lambda number: None, score=None):
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.rule, self.key, self.trouble, self.score = rule, key, trouble, score
+        self.asked, self.num_open, self.healthy, self.pause = [], 0, True, 0.0
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+@contextlib.contextmanager
+def fake_tool(rule, **settings):
+    """Run one in a thread."""
+    server = FakeTool(rule, **settings)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self._send(200 if self.server.healthy else 503, {})
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.server.key and self.headers["Authorization"] != f"Bearer {self.server.key}":
+            self._send(401, {"error": "no"})
+            return
+        self.server.asked.append(body)
+        trouble = self.server.trouble(len(self.server.asked))
+        if trouble == "500":
+            self._send(500, {"error": {"message": "on purpose"}})
+        elif trouble == "400":
+            self._send(400, {"error": {"message": "too hot"}})
+        elif trouble == "closed":
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+        elif trouble == "die":
+            os._exit(9)
+        elif body.get("prompt_logprobs") is not None:
+            self._send(200, {"choices": [{"prompt_logprobs": self.server.score(body["prompt"])}]})
+        else:
+            self.server.num_open += 1
+            with contextlib.suppress(OSError):
+                self._stream(body, trouble)
+            self.server.num_open -= 1
+
+    def _stream(self, body, trouble):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        ids = list(body["prompt"] if self.path == OPENAI else body["input_ids"])
+        for number in range(1, body["max_tokens"] + 1):
+            ids.append(self.server.rule(ids, body.get("model")))
+            stopped = ids[-1] in body["stop_token_ids"]
+            reason = "stop" if stopped else "length" if number == body["max_tokens"] else None
+            if number == 4 and trouble:
+                if trouble == "hangs":
+                    time.sleep(30)
+                self._event(
+                    {
+                        "broken": b"data: {",
+                        "garbage": b"data: [1]\n\n",
+                        "error": b'data: {"error": {"message": "out of memory"}}\n\n',
+                    }[trouble]
+                )
+                return
+            self._event(b"data: " + json.dumps(self._piece(ids[-1], reason)).encode() + b"\n\n")
+            if reason:
+                break
+            time.sleep(self.server.pause)
+        self._event(b"data: [DONE]\n\n")
+
+    def _piece(self, token, reason):
+        if self.path == LMDEPLOY:
+            about = {"finish_reason": {"type": reason} if reason else None}
+            return {"text": "?", "output_ids": [token], "meta_info": about}
+        choice = {"index": 0, "text": "?", "token_ids": [token], "finish_reason": reason}
+        return {"choices": [choice]}
+
+    def _event(self, data):
+        self.wfile.write(data)
+        self.wfile.flush()
+
+    def _send(self, status, body):
+        written = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(written)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(written)
+
+
+def main():
+    command = argparse.ArgumentParser()
+    command.add_argument("--port", type=int, required=True)
+    FakeTool(counting, port=command.parse_args().port).serve_forever()
+
+
+if __name__ == "__main__":
+    main()

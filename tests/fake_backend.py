@@ -75,10 +75,9 @@ def fake_backend(
 ) -> Backend:
     """Write a backend into a folder, with its wheel below `wheels`."""
     (folder / "wheels").mkdir(parents=True, exist_ok=True)
-    wheel = _write_wheel(folder / "wheels")
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    text = lock or f"fake-tool=={VERSION} \\\n    --hash=sha256:{digest}\n"
-    (folder / "requirements.lock").write_text(text)
+    adding = {"fake_tool.py": "def add(*numbers):\n    return sum(numbers)\n"}
+    wheel = write_wheel(folder / "wheels", "fake_tool", adding)
+    (folder / "requirements.lock").write_text(lock or lock_of(wheel))
     (folder / "job.py").write_text(JOB)
     return Backend(
         "fake", "adds numbers", folder, "fake-tool", ("fake_tool",), size_bytes, fixes=fixes
@@ -97,21 +96,30 @@ def index_variables(backend: Backend) -> dict[str, str]:
     }
 
 
-def _write_wheel(folder: Path) -> Path:
-    info = f"fake_tool-{VERSION}.dist-info"
+def write_wheel(folder: Path, name: str, modules: dict[str, str]) -> Path:
+    """Write a pure wheel of some modules; its bytes are always the same."""
+    info = f"{name}-{VERSION}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {VERSION}\n"
     files = {
-        "fake_tool.py": "def add(*numbers):\n    return sum(numbers)\n",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: fake-tool\nVersion: {VERSION}\n",
+        **modules,
+        f"{info}/METADATA": metadata,
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = "".join(f"{name},{_record_hash(text)},{len(text)}\n" for name, text in files.items())
     files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n"
-    path = folder / f"fake_tool-{VERSION}-py3-none-any.whl"
+    path = folder / f"{name}-{VERSION}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as wheel:
         for name, text in files.items():
             # A fixed date: the wheel, and so the lock and its digest, are the same each time.
             wheel.writestr(zipfile.ZipInfo(name, (2020, 1, 1, 0, 0, 0)), text)
     return path
+
+
+def lock_of(wheel: Path) -> str:
+    """Return the lock of one wheel."""
+    name, version, *_ = wheel.name.split("-")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    return f"{name.replace('_', '-')}=={version} \\\n    --hash=sha256:{digest}\n"
 
 
 def _record_hash(text: str) -> str:

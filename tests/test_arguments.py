@@ -84,7 +84,7 @@ def test_a_name_that_several_groups_document_tells_all_defaults():
     }
 
 
-@pytest.mark.parametrize("name", ["num_generations", "vllm_tensor_parallel_size", "MAX_PIXELS"])
+@pytest.mark.parametrize("name", ["num_generations", "sglang_enable_ep_moe", "MAX_PIXELS"])
 def test_what_does_not_work_says_why(name):
     assert find_argument(name).status.startswith("refused: ")
 

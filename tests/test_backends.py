@@ -348,7 +348,8 @@ def test_each_backend_is_complete_and_its_lock_names_no_place(backend):
     hashed, loose = split_lock(lock)
     assert hashed
     assert {line.partition("==")[0] for line in loose} <= {"torch", "torchvision", "torchaudio"}
-    assert "swiftcore" not in backend.job_script.read_text()
+    if backend.job_script.exists():
+        assert "swiftcore" not in backend.job_script.read_text()
     assert all(fix.reason for fix in backend.fixes)
 
 

@@ -60,9 +60,6 @@ _NOT_BUILT = "not built yet"
 _MULTIMODAL = "rows with pictures, video or sound are not built yet"
 _ONE_DEVICE = "a process trains on one device; NPROC_PER_NODE starts one for each of several"
 _GROUP_REASONS = {
-    "vLLM": "the vLLM backend is not built yet",
-    "SGLang": "the SGLang backend is not built yet, and needs a GPU",
-    "LMDeploy": "the LMDeploy backend is not built yet, and needs a GPU",
     "SWANLAB": "SwanLab is not supported; metrics go to MLflow",
     "RLHF": "preference tuning is not built yet",
     "Reward/Teacher Model": "preference tuning is not built yet",
@@ -119,6 +116,11 @@ _REASONS = {
     "padding_side": "training pads on the right and generation on the left, as each has to; no "
     "token looks at padding",
     "download_mode": "a source that changed is read again, and one that did not is reused",
+    "vllm_use_async_engine": "vLLM runs as a server, whose engine is always asynchronous",
+    "vllm_reasoning_parser": "the endpoint splits reasoning from answers itself, by the template",
+    "vllm_disable_cascade_attn": "it has no effect in vLLM any more",
+    "VLLM_USE_V1": "vLLM has one engine now",
+    "sglang_enable_ep_moe": "it is gone from SGLang; sglang_ep_size spreads the experts",
     "hqq_axis": "HQQ needs a GPU and has no checkpoint format; quant_method bnb does the same",
 }
 # Groups of settings for one family of models are headed by names of families.

@@ -15,6 +15,11 @@ from swiftcore.recipe.sections.results import (
     Gate,
     MergeSection,
 )
+from swiftcore.recipe.sections.serve_backends import (
+    ServeBackend,
+    ToolSettings,
+    check_backend_settings,
+)
 from swiftcore.recipe.sections.template import TemplateSection
 from swiftcore.recipe.sections.train import Strategy, TrainSection
 from swiftcore.recipe.sections.tuner import Intervention, TrainType, TunerSection
@@ -36,9 +41,12 @@ __all__ = [
     "Recipe",
     "ScratchModel",
     "Section",
+    "ServeBackend",
     "Strategy",
     "TemplateSection",
+    "ToolSettings",
     "TrainSection",
     "TrainType",
     "TunerSection",
+    "check_backend_settings",
 ]

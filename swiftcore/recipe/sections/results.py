@@ -12,6 +12,7 @@ from pydantic import (
 from swiftcore.recipe.benchmarks import check_benchmarks, check_tool
 from swiftcore.recipe.refusals import refuse_value
 from swiftcore.recipe.sections.base import Name, Section
+from swiftcore.recipe.sections.serve_backends import ToolSettings, check_backend_settings
 
 
 class MergeSection(Section):
@@ -87,7 +88,7 @@ class Gate(Section):
     )
 
 
-class DeploySection(Section):
+class DeploySection(ToolSettings):
     """What is registered and served."""
 
     name: Name = Field(default="model", description="model name")
@@ -103,3 +104,8 @@ class DeploySection(Section):
         default=4, ge=0, description="evaluated answers the endpoint must repeat"
     )
     gate: Gate = Field(default_factory=Gate, description="conditions of promotion")
+
+    @model_validator(mode="after")
+    def _settings_are_the_tool_s(self) -> "DeploySection":
+        check_backend_settings(self.infer_backend, self)
+        return self

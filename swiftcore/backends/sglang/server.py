@@ -1,0 +1,49 @@
+"""The command line of SGLang's server."""
+
+from swiftcore.backends.serving import (
+    AdapterRoutes,
+    Command,
+    Place,
+    ServeOrder,
+    ServingTool,
+    flag,
+    flags_of,
+    longest_sequence,
+    named_folders,
+)
+from swiftcore.backends.sglang import BACKEND
+
+_OTHERWISE = ("context_length", "dp_size", "enable_dp_attention", "disable_cuda_graph")
+
+
+def sglang_tool() -> ServingTool:
+    """Return SGLang as a tool that serves."""
+    routes = AdapterRoutes("/load_lora_adapter", "/unload_lora_adapter")
+    return ServingTool("SGLang", BACKEND, "cuda", serve_command, routes)
+
+
+def serve_command(order: ServeOrder, place: Place) -> Command:
+    """Return how SGLang is started.
+
+    Raises:
+        UsageError: settings contradict.
+    """
+    settings = order.settings
+    # SGLang 0.5.23 calls the copies of the attention by another name, and drops the old one soon.
+    copies = "attn_dp_size" if settings.sglang_enable_dp_attention else "dp_size"
+    graphs = "disabled" if settings.sglang_disable_cuda_graph else None
+    arguments = [
+        *("--model-path", str(order.model_dir.absolute()), "--served-model-name", order.name),
+        *("--host", "127.0.0.1", "--port", str(place.port)),
+        # Sampling is as each request says; the model's own defaults would fill in what it omits.
+        *("--sampling-defaults", "openai"),
+        *flag("dtype", order.dtype),
+        *flag("context_length", longest_sequence(order, "sglang_context_length")),
+        *flag(copies, settings.sglang_dp_size),
+        *flag("cuda_graph_backend_decode", graphs),
+        *flag("cuda_graph_backend_prefill", graphs),
+        *flags_of(settings, "sglang_", _OTHERWISE),
+    ]
+    if order.adapters:
+        arguments += ["--enable-lora", "--lora-paths", *named_folders(order.adapters)]
+    return Command("sglang.launch_server", arguments, key_flag="--api-key")

@@ -1,0 +1,116 @@
+"""The guard of a tool's server, run by the backend's own Python: standard library only.
+
+    python -I tool_guard.py PROGRAM ARGUMENTS...
+
+It starts the program and stays above it. Standard input is a pipe that the parent holds open and
+never writes to: its end tells the guard that the parent is gone, however it went. The first SIGTERM
+is passed on, the second kills. When the program ends, so does everything that it started, and the
+guard ends as it did; engine processes that left the group are found too, because orphans below the
+guard become its children.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+# An engine that is asked to stop removes its shared memory; one that is killed leaves it.
+_GRACE_SECONDS = 3.0
+
+
+def main(command):
+    """Run the program and end as it ends."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    program = os.fork()
+    if program == 0:
+        _become(command, os.getppid())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: _stop(program))
+    threading.Thread(target=_end_with_parent, args=(program,), daemon=True).start()
+    status = _wait_for(program)
+    _end_family()
+    _end_as(os.waitstatus_to_exitcode(status))
+
+
+def _stop(program):
+    signal.signal(signal.SIGTERM, lambda *_: _kill(_below(os.getpid())))
+    _ask_to_stop(program)
+
+
+def _become(command, guard):
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != guard:
+        os._exit(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.execv(command[0], command)
+
+
+def _wait_for(program):
+    while True:
+        pid, status = os.wait()
+        if pid == program:
+            return status
+
+
+def _end_with_parent(program):
+    while os.read(0, 1):
+        pass
+    _ask_to_stop(program)
+    time.sleep(_GRACE_SECONDS)
+    _kill(_below(os.getpid()))
+
+
+def _end_family():
+    """Kill all that is left below, until the kernel says that there is nobody."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            _kill(_below(os.getpid()))
+            os.wait()
+
+
+def _below(root):
+    """Return the processes below one, as the kernel lists them now."""
+    parents = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", errors="replace") as stream:
+            parents[int(name)] = int(stream.read().rpartition(")")[2].split()[1])
+    found = {root}
+    while True:
+        more = {pid for pid, parent in parents.items() if parent in found} - found
+        if not more:
+            return found - {root}
+        found |= more
+
+
+def _kill(pids):
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _ask_to_stop(program):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(program, signal.SIGTERM)
+
+
+def _end_as(exit_code):
+    if exit_code < 0:
+        if -exit_code != signal.SIGKILL:
+            signal.signal(-exit_code, signal.SIG_DFL)
+        os.kill(os.getpid(), -exit_code)
+    os._exit(exit_code)
+
+
+def _prctl(option, value):
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(option, int(value))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

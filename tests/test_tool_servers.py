@@ -1,0 +1,219 @@
+"""Servers of tools in environments of their own: command lines, and a tiny tool on bad days."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from swiftcore.backends import ToolServer, start_tool_server
+from swiftcore.errors import BackendFailed, BackendMissing, ModelMissing, SwiftError, UsageError
+from swiftcore.recipe import Runtime
+from tests.fake_serving_tool import fake_order, fake_runtime, fake_tool, install_fake_tool
+from tests.made_once import made_once
+from tests.making import REPO
+from tests.test_backends import Heard, ended
+
+
+@pytest.fixture(scope="module")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the fake tool, installed once a run."""
+    return made_once(tmp_path_factory, "fake-serving-tool", install_fake_tool)
+
+
+@pytest.fixture
+def model_dir(tmp_path: Path) -> Path:
+    """A folder that passes for a model's."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def start(tools: Path, model_dir: Path, behaviour: str = "serves", **options) -> ToolServer:
+    key_flag = options.pop("key_flag", False)
+    order = fake_order(model_dir, behaviour, **options.pop("order", {}))
+    return start_tool_server(
+        order,
+        log=model_dir.parent / "logs/tool.log",
+        runtime=fake_runtime(tools),
+        timeout_seconds=options.pop("timeout_seconds", 20),
+        tool=fake_tool(tools, key_flag=key_flag),
+        **options,
+    )
+
+
+def pids_in(log: str) -> list[int]:
+    """Return the processes that the fake tool named last."""
+    return [int(word) for word in log.rpartition("pids ")[2].splitlines()[0].split()]
+
+
+def seen(server: ToolServer) -> dict:
+    return httpx.get(server.url + "/seen", headers=server.headers, trust_env=False).json()
+
+
+def test_a_server_answers_with_its_key_only_and_leaves_no_process(tools: Path, model_dir: Path):
+    with start(tools, model_dir, order={"name": "tiny"}) as server:
+        assert server.running
+        assert server.healthy()
+        models = server.url + "/v1/models"
+        assert httpx.get(models, trust_env=False).status_code == 401
+        listed = httpx.get(models, headers=server.headers, trust_env=False).json()
+        assert [row["id"] for row in listed["data"]] == [server.model] == ["tiny"]
+        shown = seen(server)
+        assert server.key not in " ".join(shown["argv"])
+        variables = shown["variables"]
+        assert variables["FAKE_KEY"] == server.key
+        assert variables["HF_HUB_OFFLINE"] == variables["DO_NOT_TRACK"] == "1"
+        assert variables["OMP_NUM_THREADS"] == variables["FAKE_VARIABLE"].replace("set", "1")
+        assert Path(variables["VLLM_CACHE_ROOT"]).is_relative_to(tools / "root")
+        pids = pids_in(server.printed())
+        assert len(pids) == 3
+    assert not server.running
+    assert not server.healthy()
+    assert [ended(pid) for pid in pids] == [True] * 3
+    server.stop()
+
+
+def test_a_key_that_a_tool_takes_as_an_argument_is_in_no_process_list(tools: Path, model_dir: Path):
+    with start(tools, model_dir, key_flag=True) as server:
+        shown = seen(server)
+        assert server.key not in " ".join(shown["argv"])
+        for pid in pids_in(server.printed()):
+            assert server.key.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        with pytest.raises(UsageError, match="only at its start"):
+            server.load_adapter("late", model_dir)
+
+
+def test_adapters_come_and_go_while_the_server_runs(tools: Path, model_dir: Path):
+    with start(tools, model_dir, order={"adapters": {"first": model_dir}}) as server:
+
+        def names() -> list[str]:
+            models = httpx.get(server.url + "/v1/models", headers=server.headers, trust_env=False)
+            return [row["id"] for row in models.json()["data"]]
+
+        assert names() == ["model", "first"]
+        server.load_adapter("second", model_dir)
+        assert names() == ["model", "first", "second"]
+        server.unload_adapter("first")
+        assert names() == ["model", "second"]
+        with pytest.raises(UsageError, match="no such adapter"):
+            server.load_adapter("third", model_dir / "nothing")
+        with pytest.raises(UsageError, match="no such adapter"):
+            server.unload_adapter("first")
+        server.stop()
+        with pytest.raises(BackendFailed, match="does not answer"):
+            server.load_adapter("third", model_dir)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "kind", "said"),
+    [
+        ("dies", BackendFailed, "KeyError: 'no such layer'"),
+        ("killed", BackendFailed, "SIGKILL"),
+        ("says_out_of_memory", BackendFailed, "has not enough memory"),
+        ("says_unsupported", BackendFailed, r"can't serve this kind of model"),
+        ("says_import_error", BackendFailed, "swift env check"),
+        ("port_always_taken", BackendFailed, "can't have its port"),
+        ("no_such_behaviour", BackendFailed, "KeyError: 'no_such_behaviour'"),
+    ],
+)
+def test_a_server_that_ends_at_its_start_is_one_clear_error(
+    tools: Path, model_dir: Path, behaviour: str, kind: type[SwiftError], said: str
+):
+    with pytest.raises(kind, match=said) as caught:
+        start(tools, model_dir, behaviour)
+    assert caught.value.exit_code == 5
+    assert caught.value.do
+    assert "tool.log" in str(caught.value.where)
+
+
+def test_the_root_cause_is_named_before_the_log_s_last_words(tools: Path, model_dir: Path):
+    with pytest.raises(BackendFailed) as caught:
+        start(tools, model_dir, "says_unsupported")
+    assert "OddForCausalLM" in str(caught.value.found).splitlines()[0]
+
+
+def test_a_server_that_never_answers_is_stopped_at_the_limit(tools: Path, model_dir: Path):
+    heard = Heard()
+    with pytest.raises(BackendFailed, match="no answer after 1 s") as caught:
+        start(tools, model_dir, "never", timeout_seconds=1, progress=heard)
+    assert "start_timeout_seconds" in str(caught.value.do)
+    assert heard.texts[-1] == "starting Fake: loading weights"
+    log = (model_dir.parent / "logs/tool.log").read_text()
+    assert [ended(pid) for pid in pids_in(log)] == [True, True]
+
+
+def test_a_port_that_another_program_took_is_changed(tools: Path, model_dir: Path):
+    with start(tools, model_dir, "port_taken") as server:
+        assert server.healthy()
+
+
+def test_a_stranger_on_the_port_is_not_taken_for_the_server(tools: Path, model_dir: Path):
+    with start(tools, model_dir) as stranger, start(tools, model_dir) as server:
+        server.url, server.port = stranger.url, stranger.port
+        assert httpx.get(server.url + "/health", trust_env=False).status_code == 200
+        assert not server.healthy()
+
+
+def test_one_that_does_not_listen_to_sigterm_is_killed(tools: Path, model_dir: Path):
+    server = start(tools, model_dir, "stubborn")
+    pids = pids_in(server.printed())
+    server.stop(grace_seconds=0.3)
+    assert [ended(pid) for pid in pids] == [True] * 3
+
+
+def test_a_server_that_dies_later_says_why(tools: Path, model_dir: Path):
+    with start(tools, model_dir) as server:
+        tool, *others = pids_in(server.printed())
+        os.kill(tool, signal.SIGKILL)
+        assert ended(server.pid)
+        assert not server.running
+        assert "SIGKILL" in str(server.why_ended())
+        assert [ended(pid) for pid in others] == [True, True]
+
+
+def test_a_killed_guard_takes_the_server_with_it(tools: Path, model_dir: Path):
+    with start(tools, model_dir) as server:
+        tool, *_ = pids_in(server.printed())
+        os.kill(server.pid, signal.SIGKILL)
+        assert ended(tool)
+        assert not server.running
+
+
+def test_a_parent_that_is_killed_takes_all_processes_with_it(tools: Path, model_dir: Path):
+    program = (
+        "import sys, time\nfrom pathlib import Path\n"
+        "from tests.test_tool_servers import start\n"
+        "server = start(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "print(server.printed(), flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program, str(tools), str(model_dir)],
+        cwd=REPO,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    pids = pids_in(parent.stdout.readline())
+    assert len(pids) == 3
+    parent.kill()
+    parent.wait()
+    assert [ended(pid) for pid in pids] == [True] * 3
+
+
+def test_what_is_not_there_is_said_before_anything_starts(tools: Path, tmp_path: Path, model_dir):
+    with pytest.raises(ModelMissing, match=r"no config\.json"):
+        start(tools, tmp_path)
+    with pytest.raises(BackendMissing, match="swift env install fake_server"):
+        start_tool_server(
+            fake_order(model_dir),
+            log=tmp_path / "log",
+            runtime=Runtime(backends_dir=tmp_path / "none"),
+            timeout_seconds=1,
+            tool=fake_tool(tools),
+        )

@@ -1,4 +1,4 @@
-"""`swift eval --eval_backend EvalScope | LmEval`: another tool asks, of a model served for it."""
+"""`swift eval --eval_backend NAME`: another tool asks, of a model served for it."""
 
 from dataclasses import replace
 from datetime import UTC, datetime

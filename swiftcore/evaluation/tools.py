@@ -1,4 +1,4 @@
-"""Benchmarks that EvalScope or lm-eval run against an endpoint, in the form of our own reports.
+"""Benchmarks that another tool runs against an endpoint, in the form of our own reports.
 
 The tool asks and scores in its own environment (`swiftcore.backends`); its files are kept. A
 question without an answer has the worst score of each metric and lowers the coverage, as natively.
@@ -264,6 +264,10 @@ def _runner(backend: str) -> Callable[..., ToolScores]:
         from swiftcore.backends.evalscope.adapter import run_evalscope
 
         return run_evalscope
+    if backend == "OpenCompass":
+        from swiftcore.backends.opencompass.adapter import run_opencompass
+
+        return run_opencompass
     from swiftcore.backends.lm_eval.adapter import run_lm_eval
 
     return run_lm_eval

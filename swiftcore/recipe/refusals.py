@@ -36,7 +36,6 @@ _REFUSED: dict[str, dict[str, str]] = {
         "fp8": "it needs a GPU, and its weights can't be trained over; use bnb",
     },
     "eval_backend": {
-        "OpenCompass": "it is not built yet; EvalScope and LmEval have the same benchmarks",
         "VLMEvalKit": "its benchmarks ask about pictures and video",
     },
     "lora_dtype": {

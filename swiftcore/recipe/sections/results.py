@@ -43,7 +43,7 @@ class EvaluateSection(Section):
         default=0.95, gt=0, lt=1, description="width of the confidence intervals"
     )
     seed: int = Field(default=42, description="seed of sampling and of the bootstrap")
-    eval_backend: Literal["Native", "EvalScope", "LmEval"] = Field(
+    eval_backend: Literal["Native", "EvalScope", "OpenCompass", "LmEval"] = Field(
         default="Native",
         description="who asks and scores eval_dataset; the others need swift env install",
     )

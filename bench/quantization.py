@@ -37,6 +37,8 @@ METHODS: list[dict[str, Any]] = [
     {"quant_method": "w8a8"},
     {"quant_method": "gptq", "quant_format": "gptq"},
     {"quant_method": "awq", "quant_format": "awq"},
+    {"quant_method": "awq", "quant_format": "awq", "quant_backend": "autoawq"},
+    {"quant_method": "awq", "quant_format": "awq", "quant_backend": "lmdeploy"},
 ]
 HEAD = [
     "| method | recovery | KL, nats | bytes | transformers here | gptqmodel's environment |",

@@ -94,6 +94,8 @@ def test_torchao_model_loads_with_plain_from_pretrained(trained, tmp_path, schem
         ({"quant_method": "gptq", "quant_format": "awq"}, "awq is not a form of quant_method gptq"),
         ({"quant_method": "awq", "quant_bits": 8}, "stores 4 bits"),
         ({"quant_method": "w8a8", "quant_batch_size": 4}, "quant_batch_size does nothing"),
+        ({"quant_method": "gptq", "quant_backend": "autoawq"}, "quant_backend do nothing"),
+        ({"quant_method": "awq", "quant_backend": "autoawq"}, "needs quant_format awq"),
         ({"quant_method": "auto_gptq"}, "replaced by gptqmodel"),
         ({"quant_method": "AutoGPTQ"}, "replaced by gptqmodel"),
     ],
@@ -167,6 +169,13 @@ def quantized_by_backend(trained, tmp_path, **settings):
     assert folder_bytes(tmp_path / "a") == folder_bytes(tmp_path / "b")
 
 
+def wide_model(folder):
+    """Return a trained model whose layers are as wide as the awq format wants them."""
+    shape = {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 16}
+    base = tiny_base(folder / "base", hidden_size=64, **shape)
+    return counting_model(base, folder / "model")
+
+
 @pytest.mark.backend("llmcompressor")
 @pytest.mark.parametrize("method", ["gptq", "awq", "fp8", "w8a8"])
 def test_compressed_tensors_load_with_plain_from_pretrained(trained, tmp_path, method):
@@ -177,10 +186,33 @@ def test_compressed_tensors_load_with_plain_from_pretrained(trained, tmp_path, m
 @pytest.mark.backend("gptqmodel")
 @pytest.mark.parametrize("method", ["gptq", "awq"])
 def test_older_formats_load_in_the_environment_of_their_tool(tmp_path, method):
-    shape = {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 16}
-    base = tiny_base(tmp_path / "base", hidden_size=64, **shape)
-    model = counting_model(base, tmp_path / "model")
-    quantized_by_backend(model, tmp_path, quant_method=method, quant_format=method)
+    quantized_by_backend(wide_model(tmp_path), tmp_path, quant_method=method, quant_format=method)
+
+
+@pytest.mark.backend("autoawq")
+@pytest.mark.backend("lmdeploy_lite")
+@pytest.mark.backend("gptqmodel")
+@pytest.mark.parametrize("tool", ["autoawq", "lmdeploy"])
+def test_what_other_tools_write_as_awq_loads_with_gptqmodel(tmp_path, tool):
+    model = wide_model(tmp_path)
+    settings = {"quant_method": "awq", "quant_format": "awq", "quant_backend": tool}
+    quantized_by_backend(model, tmp_path, **settings)
+    config, before = read_json(tmp_path / "a/config.json"), read_json(model / "config.json")
+    assert config.pop("quantization_config")["bits"] == 4
+    assert {**config, "dtype": before["dtype"]} == before
+
+
+@pytest.mark.backend("autoawq")
+@pytest.mark.backend("lmdeploy_lite")
+@pytest.mark.parametrize("tool", ["autoawq", "lmdeploy"])
+def test_a_family_that_a_tool_does_not_know_is_refused(tmp_path, tool):
+    model = tiny_base(tmp_path / "m")
+    other = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}
+    write_json(model / "config.json", read_json(model / "config.json") | other)
+    section = QuantizeSection(quant_method="awq", quant_format="awq", quant_backend=tool)
+    rows = {"sample_rows": ROWS, "calibration_rows": counting_rows(64)}
+    with pytest.raises(UsageError, match="does not know this family"):
+        quantize_model(model, tmp_path / "q", section, **rows)
 
 
 def test_importing_torchao_says_nothing(caplog):

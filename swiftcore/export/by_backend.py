@@ -1,5 +1,6 @@
-"""Quantizing in the environment of llm-compressor or GPTQModel; the folder is completed here."""
+"""Quantizing in the environment of a backend; the folder is completed here."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,27 +65,42 @@ def write_by_backend(
         "model": model_dir.absolute(),
         "out": out_dir.absolute(),
         "device": at.device,
-        "method": method,
-        "bits": section.bits,
         "group_size": None,
         "rows": rows,
     }
+    how = {"method": method, "bits": section.bits}
     if method in ("gptq", "awq"):
         order["group_size"] = group_size(model_dir, section.group_size)
     if section.backend == "llmcompressor":
         from swiftcore.backends.llmcompressor.adapter import CompressJob, compress
 
-        compress(CompressJob(**order), at.folder, at.runtime, at.progress)
-    else:
+        compress(CompressJob(**order, **how), at.folder, at.runtime, at.progress)
+    elif section.backend == "gptqmodel":
         from swiftcore.backends.gptqmodel.adapter import QuantizeJob, quantize
 
         if method == "awq":
             _refuse_odd_rows(model_dir)
-        job = QuantizeJob(batch_size=section.quant_batch_size or 1, **order)
+        job = QuantizeJob(batch_size=section.quant_batch_size or 1, **order, **how)
         quantize(job, at.folder, at.runtime, at.progress)
         _remove_traces(out_dir)
+    else:
+        from swiftcore.backends.awq_tools import AwqJob, write_awq
+
+        assert section.backend is not None
+        write_awq(section.backend, AwqJob(**order), at.folder, at.runtime, at.progress)
+        _restore_settings(model_dir, out_dir)
     sort_metadata(out_dir)
     complete_folder(out_dir, model_dir)
+
+
+def _restore_settings(model_dir: Path, out_dir: Path) -> None:
+    """Take back what AutoAWQ and LMDeploy change: the cache switched off, sampling switched on."""
+    written = read_json(out_dir / "config.json")
+    theirs = {name: written[name] for name in ("dtype", "quantization_config")}
+    write_json(out_dir / "config.json", read_json(model_dir / "config.json") | theirs)
+    (out_dir / "generation_config.json").unlink(missing_ok=True)
+    if (model_dir / "generation_config.json").is_file():
+        shutil.copy(model_dir / "generation_config.json", out_dir)
 
 
 def _remove_traces(out_dir: Path) -> None:

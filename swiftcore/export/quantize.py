@@ -92,11 +92,11 @@ def quantize_model(
         ids = _calibration(section, calibration_rows)
         write_by_backend(model_dir, out_dir, section, ids, at)
     watch.update(1, 2, "answers of both models")
-    if section.backend == "gptqmodel":
-        found = compare_in_backend(model_dir, out_dir, rows, at)
-    else:
+    if section.is_read_here:
         models = load_model(model_dir, device=device), load_model(out_dir, device=device)
         found = compare(*models, rows, device)
+    else:
+        found = compare_in_backend(model_dir, out_dir, rows, at)
     recovery = _recovery(found, section.min_recovery)
     watch.update(2, 2, f"recovery {recovery:.3f}")
     return QuantizeReport(

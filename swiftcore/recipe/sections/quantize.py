@@ -8,6 +8,7 @@ from swiftcore.recipe.sections.base import Dtype, Section
 
 QuantMethod = Literal["bnb", "torchao", "gptq", "awq", "fp8", "w8a8"]
 QuantFormat = Literal["compressed-tensors", "gptq", "awq"]
+QuantBackend = Literal["llmcompressor", "gptqmodel", "autoawq", "lmdeploy_lite"]
 
 _BITS: dict[str, tuple[int, ...]] = {
     "bnb": (4, 8),
@@ -26,6 +27,7 @@ _READ_BY: dict[str, tuple[str, ...]] = {
     "bnb_4bit_compute_dtype": ("bnb",),
     "torchao_scheme": ("torchao",),
     "quant_format": ("gptq", "awq", "fp8", "w8a8"),
+    "quant_backend": ("awq",),
     "group_size": ("gptq", "awq"),
     "quant_batch_size": _CALIBRATED,
     "max_length": _CALIBRATED,
@@ -57,6 +59,9 @@ class QuantizeSection(Section):
         description="compressed-tensors (default, by llmcompressor), or the older gptq or awq (by "
         "gptqmodel)",
     )
+    quant_backend: Literal["autoawq", "lmdeploy"] | None = Field(
+        default=None, description="who writes quant_format awq instead of gptqmodel"
+    )
     group_size: int | None = Field(
         default=None,
         ge=1,
@@ -87,11 +92,20 @@ class QuantizeSection(Section):
         return self.quant_bits if "quant_bits" in self.model_fields_set else self._choices[0]
 
     @property
-    def backend(self) -> Literal["llmcompressor", "gptqmodel"] | None:
+    def backend(self) -> QuantBackend | None:
         """Return the backend that quantizes, None where it is done in this process."""
         if self.quant_method in ("bnb", "torchao"):
             return None
-        return "llmcompressor" if self.quant_format in (None, _COMPRESSED) else "gptqmodel"
+        if self.is_read_here:
+            return "llmcompressor"
+        if self.quant_backend == "lmdeploy":
+            return "lmdeploy_lite"
+        return self.quant_backend or "gptqmodel"
+
+    @property
+    def is_read_here(self) -> bool:
+        """Whether this project's environment loads the result; if not, gptqmodel's does."""
+        return self.quant_format in (None, _COMPRESSED)
 
     @property
     def is_calibrated(self) -> bool:
@@ -128,7 +142,9 @@ class QuantizeSection(Section):
                 f"{self.quant_method}; use {_COMPRESSED}, or leave it out"
             )
         if self.quant_batch_size is not None and self.backend != "gptqmodel":
-            raise ValueError("quant_batch_size does nothing: llmcompressor takes rows one by one")
+            raise ValueError("quant_batch_size does nothing: gptqmodel alone takes rows in steps")
+        if self.quant_backend is not None and self.is_read_here:
+            raise ValueError(f"quant_backend {self.quant_backend} needs quant_format awq")
         if self.bits not in self._choices:
             possible = " or ".join(map(str, self._choices))
             raise ValueError(

@@ -74,7 +74,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _quantized_models_answer_here(self) -> "Recipe":
-        if self.quantize is None or self.evaluate is None or self.quantize.backend != "gptqmodel":
+        if self.quantize is None or self.evaluate is None or self.quantize.is_read_here:
             return self
         raise ValueError(
             f"evaluate can't load quantize.quant_format {self.quantize.quant_format}, which "

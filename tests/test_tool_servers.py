@@ -72,6 +72,7 @@ def test_a_server_answers_with_its_key_only_and_leaves_no_process(tools: Path, m
         assert Path(variables["VLLM_CACHE_ROOT"]).is_relative_to(tools / "root")
         pids = pids_in(server.printed())
         assert len(pids) == 3
+        assert server.printed().startswith("fake_server 1.0 on cpu: fake_server --port")
     assert not server.running
     assert not server.healthy()
     assert [ended(pid) for pid in pids] == [True] * 3
@@ -189,7 +190,7 @@ def test_a_parent_that_is_killed_takes_all_processes_with_it(tools: Path, model_
         "import sys, time\nfrom pathlib import Path\n"
         "from tests.test_tool_servers import start\n"
         "server = start(Path(sys.argv[1]), Path(sys.argv[2]))\n"
-        "print(server.printed(), flush=True)\n"
+        "print(server.printed().splitlines()[-1], flush=True)\n"
         "time.sleep(600)\n"
     )
     parent = subprocess.Popen(

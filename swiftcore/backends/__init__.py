@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from swiftcore.backends.serving import ServeOrder, ServingTool
     from swiftcore.backends.spec import Backend, Fix, all_backends, get_backend
     from swiftcore.backends.tool_server import ToolServer, start_tool_server
-    from swiftcore.backends.tools import serving_tool
+    from swiftcore.backends.tools import require_tool, serving_tool
 
 __all__ = [
     "Backend",
@@ -29,6 +29,7 @@ __all__ = [
     "all_backends",
     "get_backend",
     "open_environment",
+    "require_tool",
     "run_job",
     "serving_tool",
     "start_tool_server",
@@ -42,6 +43,6 @@ __getattr__ = late_names(
         "serving": ("ServeOrder", "ServingTool"),
         "spec": ("Backend", "Fix", "all_backends", "get_backend"),
         "tool_server": ("ToolServer", "start_tool_server"),
-        "tools": ("serving_tool",),
+        "tools": ("require_tool", "serving_tool"),
     },
 )

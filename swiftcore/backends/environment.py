@@ -127,6 +127,16 @@ class Environment:
             record = self.installed
             return record if record is not None else self._build()
 
+    def require(self, *, install: bool = False) -> None:
+        """Say early what a later `in_use` would say; nothing is made or waited for.
+
+        Raises:
+            BackendMissing: it is not there and is not to be made, or can't be on this machine.
+        """
+        self._require_usable()
+        if not install and self.installed is None:
+            raise self._missing()
+
     @contextlib.contextmanager
     def in_use(self, *, install: bool = False) -> Iterator[Path]:
         """Yield the interpreter, and let nobody remove the environment meanwhile.

@@ -11,6 +11,7 @@ it started end too. Nobody can remove the environment while it runs.
 import contextlib
 import os
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -37,7 +38,9 @@ _GRACE_SECONDS = 10.0
 _KILL_SECONDS = 5.0
 # Between asking for a free port and the tool's binding it, another program may take it.
 _PORT_ATTEMPTS = 3
-_DROPPED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", KEY_VARIABLE)
+# Without bytecode a tool of many modules compiles them at each start, for a minute or more.
+_NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
+_DROPPED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", _NO_BYTECODE, KEY_VARIABLE)
 _PRIVATE = 0o600
 _TOLD_CHARACTERS = 500
 
@@ -254,15 +257,24 @@ def _start(tool: ServingTool, order: ServeOrder, log: Path, runtime: Runtime) ->
     with contextlib.ExitStack() as held:
         python = held.enter_context(environment.in_use(install=runtime.install_backends))
         variables = _variables(command, key, python, place)
-        started = _spawn(_words(command, python), variables, log)
+        started = _spawn(_words(command, python), variables, log, _described(tool, command))
         started.held = held.pop_all()
     return ToolServer(tool, order, place.port, key, started)
 
 
-def _spawn(words: list[str], variables: dict[str, str], log: Path) -> _Started:
+def _described(tool: ServingTool, command: Command) -> str:
+    """Return what the log begins with: the build that was taken, and its command line."""
+    backend = tool.backend
+    words = shlex.join([command.module, *command.arguments])
+    return f"{backend.name} {backend.version} on {tool.device}: {words}\n"
+
+
+def _spawn(words: list[str], variables: dict[str, str], log: Path, first_line: str) -> _Started:
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, _PRIVATE)
     with os.fdopen(descriptor, "ab") as stream:
         offset = stream.tell()
+        stream.write(first_line.encode())
+        stream.flush()
         process = subprocess.Popen(
             words,
             # The guard waits for the end of this pipe, which comes with ours.

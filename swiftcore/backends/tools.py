@@ -2,9 +2,11 @@
 
 from typing import Literal
 
+from swiftcore.backends.environment import open_environment
 from swiftcore.backends.serving import ServingTool
 from swiftcore.backends.spec import get_backend
 from swiftcore.errors import UsageError
+from swiftcore.recipe import Runtime
 from swiftcore.recipe.sections.serve_backends import ServeBackend
 
 
@@ -38,3 +40,15 @@ def serving_tool(
     if device == "cpu" or (device == "auto" and gpu.why_not_here()):
         return vllm_tool(get_backend("vllm_cpu"), "cpu")
     return vllm_tool(gpu, "cuda")
+
+
+def require_tool(name: ServeBackend, runtime: Runtime) -> None:
+    """Refuse a tool that can't serve here, before anything that takes long is done for it.
+
+    Raises:
+        UsageError: the tool does not compute on the runtime's device.
+        BackendMissing: it is not installed and is not to be, or can't be on this machine.
+    """
+    device = "auto" if runtime.device == "mps" else runtime.device
+    environment = open_environment(serving_tool(name, device).backend, runtime)
+    environment.require(install=runtime.install_backends)

@@ -17,12 +17,10 @@ from swiftcore.backends.serving import (
     named_folders,
 )
 from swiftcore.backends.spec import Backend
+from swiftcore.backends.vllm.cpu import cache_gib, require_head_size
 from swiftcore.errors import UsageError
 
-_GIB = 1 << 30
 _GPU_SHARE = 0.9
-# What the machine's free memory gives to the cache of a server without a GPU.
-_CPU_CACHE_SHARE = 0.25
 # The choices of --max-lora-rank in vLLM 0.32 and 0.33.
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _LEAST_RANK = 16
@@ -55,6 +53,7 @@ def serve_command(order: ServeOrder, place: Place, device: Device) -> Command:
     """
     settings = order.settings
     on_cpu = device == "cpu"
+    longest = longest_sequence(order, "vllm_max_model_len")
     share = settings.vllm_gpu_memory_utilization
     eager = settings.vllm_enforce_eager
     arguments = [
@@ -63,7 +62,7 @@ def serve_command(order: ServeOrder, place: Place, device: Device) -> Command:
         # Sampling is as each request says; the model's own defaults would fill in what it omits.
         *("--generation-config", "vllm"),
         *flag("dtype", order.dtype),
-        *flag("max_model_len", longest_sequence(order, "vllm_max_model_len")),
+        *flag("max_model_len", longest),
         *flag("gpu_memory_utilization", share if on_cpu else share or _GPU_SHARE),
         *flag("enforce_eager", (on_cpu if eager is None else eager) or None),
         *flag("enable_prefix_caching", settings.vllm_enable_prefix_caching),
@@ -73,10 +72,7 @@ def serve_command(order: ServeOrder, place: Place, device: Device) -> Command:
     ]
     variables = {"VLLM_NO_USAGE_STATS": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
     if on_cpu:
-        # Its own choice binds one thread to each core, however many the recipe allows.
-        variables |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-        if share is None:
-            variables |= {"VLLM_CPU_KVCACHE_SPACE": str(_cache_gib(place.free_memory_bytes))}
+        variables |= _cpu_variables(order, place, longest)
     return Command("vllm.entrypoints.cli.main", arguments, variables, key_variable="VLLM_API_KEY")
 
 
@@ -136,8 +132,15 @@ def _rounded(rank: int) -> int:
     return enough[0]
 
 
-def _cache_gib(free_bytes: int) -> int:
-    return max(1, int(free_bytes * _CPU_CACHE_SHARE) // _GIB)
+def _cpu_variables(order: ServeOrder, place: Place, longest: int | None) -> dict[str, str]:
+    require_head_size(order.model_dir)
+    # Its own choice binds one thread to each core, however many the recipe allows.
+    variables = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    if order.settings.vllm_gpu_memory_utilization is None:
+        sequences = order.settings.vllm_max_num_seqs
+        gib = cache_gib(order.model_dir, longest, sequences, place.free_memory_bytes)
+        variables["VLLM_CPU_KVCACHE_SPACE"] = str(gib)
+    return variables
 
 
 def _further(options: dict[str, Any]) -> list[str]:

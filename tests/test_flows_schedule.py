@@ -69,14 +69,15 @@ def server(project: Path) -> Iterator[dict[str, str]]:
 def client(project: Path, server: dict[str, str]) -> Iterator["SyncPrefectClient"]:
     """A client of the server, to which the deployments of prefect.yaml have been applied."""
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    prefect(server, project, "work-pool", "create", "swift", "--type", "process")
-    prefect(server, project, "deploy", "--all")
     with (
         temporary_settings({PREFECT_API_URL: server["PREFECT_API_URL"]}),
         get_client(sync_client=True) as connected,
     ):
+        connected.create_work_pool(WorkPoolCreate(name="swift", type="process"))
+        prefect(server, project, "deploy", "--all")
         yield connected
 
 

@@ -36,12 +36,15 @@ def copy(base, tmp_path):
 
 
 def test_scratch_models_are_equal_byte_for_byte_in_another_process(base, tmp_path):
-    code = "import sys; from training_setup import tiny_base; from pathlib import Path;"
-    code += "tiny_base(Path(sys.argv[1]))"
+    code = (
+        "import json, sys; from pathlib import Path\n"
+        "from swiftcore.models import build_scratch; from swiftcore.recipe import ScratchModel\n"
+        "folder, shape, texts = sys.argv[1], *map(json.loads, sys.argv[2:])\n"
+        "build_scratch(ScratchModel(**shape), Path(folder), texts=texts)"
+    )
     environment = {**os.environ, "PYTHONHASHSEED": "7", "RAYON_NUM_THREADS": "1"}
     subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "again")],
-        cwd=Path(__file__).parent,
+        [sys.executable, "-c", code, tmp_path / "again", json.dumps(SHAPE), json.dumps(TEXTS)],
         env=environment,
         check=True,
         capture_output=True,

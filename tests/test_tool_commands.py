@@ -35,6 +35,7 @@ def model_dir(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "model.safetensors").touch()
     return folder
 
 
@@ -85,6 +86,7 @@ def test_vllm_on_a_gpu(a_gpu: None, model_dir: Path):
     assert made.arguments == [
         *("serve", str(model_dir), "--served-model-name", "model"),
         *("--host", "127.0.0.1", "--port", "8100", "--generation-config", "vllm"),
+        "--disable-uvicorn-access-log",
         *("--dtype", "bfloat16", "--max-model-len", "4096", "--gpu-memory-utilization", "0.9"),
         *("--tensor-parallel-size", "1", "--pipeline-parallel-size", "1"),
         *("--data-parallel-size", "1", "--max-num-seqs", "256", "--disable-custom-all-reduce"),
@@ -185,6 +187,7 @@ def test_sglang(model_dir: Path, tmp_path: Path):
     assert made.arguments == [
         *("--model-path", str(model_dir), "--served-model-name", "model"),
         *("--host", "127.0.0.1", "--port", "8100", "--sampling-defaults", "openai"),
+        *("--log-level-http", "warning"),
         *("--dtype", "float16", "--context-length", "2048", "--attn-dp-size", "2"),
         *("--cuda-graph-backend-decode", "disabled", "--cuda-graph-backend-prefill", "disabled"),
         *("--tp-size", "4", "--pp-size", "2", "--ep-size", "4", "--mem-fraction-static", "0.8"),

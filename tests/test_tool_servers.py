@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from swiftcore.backends import ToolServer, start_tool_server
+from swiftcore.backends.tool_failure import why_ended
 from swiftcore.errors import BackendFailed, BackendMissing, ModelMissing, SwiftError, UsageError
 from swiftcore.recipe import Runtime
 from tests.fake_serving_tool import fake_order, fake_runtime, fake_tool, install_fake_tool
@@ -30,6 +31,7 @@ def model_dir(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").touch()
     return folder
 
 
@@ -132,10 +134,50 @@ def test_a_server_that_ends_at_its_start_is_one_clear_error(
     assert "tool.log" in str(caught.value.where)
 
 
-def test_the_root_cause_is_named_before_the_log_s_last_words(tools: Path, model_dir: Path):
-    with pytest.raises(BackendFailed) as caught:
-        start(tools, model_dir, "says_unsupported")
-    assert "OddForCausalLM" in str(caught.value.found).splitlines()[0]
+# What vLLM 0.32 printed last on such days.
+UNKNOWN_FLAG = """
+usage: main.py [-h] [-v]
+main.py: error: unrecognized arguments: --no-such-flag 1
+"""
+ODD_MODEL = """
+WARNING [system_utils.py:255] This can cause fd limit errors like `OSError: [Errno 24] Too many
+ERROR [repo_utils.py:124] Error parsing config for odd: The checkpoint has model type `odd`
+pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
+  Value error, The checkpoint you are trying to load has model type `odd` but Transformers does \
+not recognize this architecture. This could be because of an issue with the checkpoint
+    For further information visit https://errors.pydantic.dev/2.14/v/value_error
+"""
+LONG = """
+pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
+  Value error, User-specified max_model_len (100000) is greater than the derived max_model_len (256)
+"""
+NO_ROOM = """
+ImportError: an optional module
+(VllmWorker-0) ERROR [multiproc_executor.py:953] ValueError: Available memory on node 0 \
+(17.11/22.09 GiB) on startup is less than desired CPU memory utilization (1.0, 22.09 GiB).
+RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "kind", "message", "found"),
+    [
+        (UNKNOWN_FLAG, UsageError, "does not take these settings", "--no-such-flag"),
+        (ODD_MODEL, BackendFailed, "can't serve this kind of model", "model type `odd`"),
+        (LONG, UsageError, "not for this model", "greater than the derived"),
+        (NO_ROOM, BackendFailed, "has not enough memory", "17.11/22.09"),
+        ("nothing to see\n", BackendFailed, "ended by itself", "nothing to see"),
+        ("", BackendFailed, "ended by itself", "nothing was printed"),
+    ],
+)
+def test_the_root_cause_is_found_in_the_log(log: str, kind, message: str, found: str):
+    error = why_ended("vLLM", 1, Path("tool.log"), log)
+    assert type(error) is kind
+    assert message in error.message
+    assert found in str(error.found)
+    assert "Engine core" not in str(error.found)
+    assert "Errno 24" not in str(error.found)
+    assert "was killed" in why_ended("vLLM", -9, Path("tool.log"), log).message
 
 
 def test_a_server_that_never_answers_is_stopped_at_the_limit(tools: Path, model_dir: Path):
@@ -209,6 +251,9 @@ def test_a_parent_that_is_killed_takes_all_processes_with_it(tools: Path, model_
 
 def test_what_is_not_there_is_said_before_anything_starts(tools: Path, tmp_path: Path, model_dir):
     with pytest.raises(ModelMissing, match=r"no config\.json"):
+        start(tools, tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelMissing, match=r"no \*\.safetensors"):
         start(tools, tmp_path)
     with pytest.raises(BackendMissing, match="swift env install fake_server"):
         start_tool_server(

@@ -8,9 +8,14 @@ from pathlib import Path
 from swiftcore.errors import BackendFailed, SwiftError, UsageError
 
 _TAIL_CHARACTERS = 1500
+_NUM_ERRORS = 3
 # The last words of a process that says nothing itself: the reason stands before them.
 _EMPTY_WORDS = ("Engine core initialization failed", "WorkerProc initialization failed")
-_ERROR_LINE = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception)\b: .+|error: .+")
+# Exceptions, argparse, and what pydantic quotes of an exception below its own; a warning may name
+# in backticks what could happen.
+_ERROR_LINE = re.compile(
+    r"(?<![`\w.])(?:(?:\w+\.)*\w*(?:Error|Exception)\b: .+|error: .+|Value error, .+)"
+)
 
 
 @dataclass(frozen=True)
@@ -36,20 +41,14 @@ _MEMORY = _Cause(
     "lower the longest sequence, the sequences at once or the share of memory "
     "(swift args vllm, sglang or lmdeploy), or serve a quantized model",
 )
+_KILLED = _Cause("", "was killed", f"see whether memory ran out (dmesg); {_MEMORY.do}")
 _CAUSES = (
     _PORT,
-    _Cause(
-        r"unrecognized arguments|invalid choice|: error: argument|validation error for",
-        "does not take these settings",
-        "mend the setting that the log names",
-        UsageError,
-    ),
     _MEMORY,
     _Cause(
         r"not supported for now|architectures? .{0,80}not supported|has no vllm implementation"
         r"|does not recognize this architecture|unsupported (?:model )?architecture"
-        r"|not supported by (?:turbomind|pytorch)|unknown quantization method"
-        r"|quantization method .{0,40}not supported",
+        r"|not supported by (?:turbomind|pytorch)",
         "can't serve this kind of model",
         "use infer_backend pt, or another tool; the log names what it knows",
     ),
@@ -64,6 +63,12 @@ _CAUSES = (
         "misses a part of its environment",
         "swift env check NAME; swift env remove NAME and swift env install NAME build it again",
     ),
+    _Cause(
+        r"unrecognized arguments|invalid choice|: error: argument|value error,|must be one of",
+        "does not take these settings, or not for this model",
+        "mend the setting that the log names",
+        UsageError,
+    ),
 )
 
 
@@ -74,9 +79,7 @@ def took_port(log: str) -> bool:
 
 def why_ended(label: str, exit_code: int, path: Path, log: str) -> SwiftError:
     """Return why a server ended by itself, from its exit code and what it printed."""
-    cause = next((c for c in _CAUSES if re.search(c.pattern, log, re.IGNORECASE)), None)
-    if cause is None and exit_code == -signal.SIGKILL:
-        cause = _Cause("", "was killed", f"see whether memory ran out (dmesg); {_MEMORY.do}")
+    cause = _KILLED if exit_code == -signal.SIGKILL else _cause(log)
     how = f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
     kind = cause.kind if cause else BackendFailed
     return kind(
@@ -100,7 +103,25 @@ def never_ready(label: str, seconds: float, path: Path, log: str) -> SwiftError:
 
 
 def told(log: str) -> str:
-    """Return the last error that a log names, and the log's end."""
-    named = [line for line in _ERROR_LINE.findall(log) if not any(w in line for w in _EMPTY_WORDS)]
-    end = log.strip()[-_TAIL_CHARACTERS:] or "nothing was printed"
-    return f"{named[-1]}\n{end}" if named else end
+    """Return the last errors that a log names, else the log's end."""
+    return "\n".join(_named_errors(log)) or log.strip()[-_TAIL_CHARACTERS:] or "nothing was printed"
+
+
+def _cause(log: str) -> _Cause | None:
+    """Return what the last error means, else what those before it mean."""
+    named = _named_errors(log) or [log[-_TAIL_CHARACTERS:]]
+    for text in reversed(named):
+        for cause in _CAUSES:
+            if re.search(cause.pattern, text, re.IGNORECASE):
+                return cause
+    return None
+
+
+def _named_errors(log: str) -> list[str]:
+    """Return the last few different errors, in their order.
+
+    Only the last: tools warn of modules that they could not import long before they fail.
+    """
+    lines = dict.fromkeys(reversed(_ERROR_LINE.findall(log)))
+    said = [line for line in lines if not any(words in line for words in _EMPTY_WORDS)]
+    return said[:_NUM_ERRORS][::-1]

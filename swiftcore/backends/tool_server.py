@@ -43,6 +43,7 @@ _NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 _DROPPED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", _NO_BYTECODE, KEY_VARIABLE)
 _PRIVATE = 0o600
 _TOLD_CHARACTERS = 500
+_READ_BYTES = 200_000
 
 
 def start_tool_server(
@@ -145,9 +146,10 @@ class ToolServer:
         return answer.status_code == 200 and self._owns_port()
 
     def printed(self) -> str:
-        """Return what it printed since its start."""
+        """Return what it printed since its start, at most the last 200 kB."""
         with self.log.open("rb") as stream:
-            stream.seek(self._started.log_offset)
+            end = stream.seek(0, os.SEEK_END)
+            stream.seek(max(self._started.log_offset, end - _READ_BYTES))
             return stream.read().decode(errors="replace")
 
     def why_ended(self) -> SwiftError:
@@ -322,14 +324,15 @@ def _place(runtime: Runtime) -> Place:
 
 
 def _require_model(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise ModelMissing(
-            "there is no model to serve",
-            where=folder,
-            found="no config.json",
-            expected="a model's folder",
-            do="name the folder of a finished model",
-        )
+    for name in ("config.json", "*.safetensors"):
+        if not any(folder.glob(name)):
+            raise ModelMissing(
+                "there is no model to serve",
+                where=folder,
+                found=f"no {name}",
+                expected="a model's folder",
+                do="name the folder of a finished model",
+            )
 
 
 def _wait_until_ready(server: ToolServer, timeout_seconds: float, progress: Progress) -> None:

@@ -49,4 +49,5 @@ def serve_command(order: ServeOrder, place: Place) -> Command:
     if order.adapters:
         # Of its two engines only this one takes adapters.
         arguments += ["--backend", "pytorch", "--adapters", *named_folders(order.adapters)]
-    return Command("lmdeploy", arguments, key_flag="--api-keys")
+    variables = {"UVICORN_LOG_LEVEL": "warning"}
+    return Command("lmdeploy", arguments, variables, key_flag="--api-keys")

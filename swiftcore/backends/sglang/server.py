@@ -36,7 +36,7 @@ def serve_command(order: ServeOrder, place: Place) -> Command:
         *("--model-path", str(order.model_dir.absolute()), "--served-model-name", order.name),
         *("--host", "127.0.0.1", "--port", str(place.port)),
         # Sampling is as each request says; the model's own defaults would fill in what it omits.
-        *("--sampling-defaults", "openai"),
+        *("--sampling-defaults", "openai", "--log-level-http", "warning"),
         *flag("dtype", order.dtype),
         *flag("context_length", longest_sequence(order, "sglang_context_length")),
         *flag(copies, settings.sglang_dp_size),

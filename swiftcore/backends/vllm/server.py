@@ -60,7 +60,7 @@ def serve_command(order: ServeOrder, place: Place, device: Device) -> Command:
         *("serve", str(order.model_dir.absolute()), "--served-model-name", order.name),
         *("--host", "127.0.0.1", "--port", str(place.port)),
         # Sampling is as each request says; the model's own defaults would fill in what it omits.
-        *("--generation-config", "vllm"),
+        *("--generation-config", "vllm", "--disable-uvicorn-access-log"),
         *flag("dtype", order.dtype),
         *flag("max_model_len", longest),
         *flag("gpu_memory_utilization", share if on_cpu else share or _GPU_SHARE),

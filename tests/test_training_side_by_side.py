@@ -8,6 +8,7 @@ import transformers
 from torch.nn import functional
 from training_setup import (
     counting_inputs,
+    counting_model,
     counting_rows,
     make_job,
     tiny_base,
@@ -330,3 +331,22 @@ def test_a_packed_run_without_any_length_is_refused(inputs, tmp_path):
     job = make_job(tmp_path, *inputs, packing=True)
     with pytest.raises(UsageError, match="how long a packed sequence may be"):
         plan_batches(job, read_rows(job.encoded_dir, "train"), None)
+
+
+def test_in_bfloat16_a_run_with_every_trick_has_the_losses_of_one_with_none(tmp_path):
+    """To three decimals, as far as sums of numbers of eight bits can agree."""
+    plain = {"padding_free": False, "fold_lora": False, "label_logits": False}
+    untrained, encoded = counting_inputs(tmp_path, 24, 0)
+    base = counting_model(untrained, tmp_path / "counting")
+    losses = []
+    for name, tricks in (("fast", {}), ("plain", plain)):
+        settings = {"max_steps": 6, "logging_steps": 1, "learning_rate": 1e-3, **tricks}
+        tuner = {"lora_rank": 4, "lora_dropout": 0.0}
+        job = make_job(tmp_path / name, base, encoded, tuner=tuner, **settings)
+        result = train_in_this_process(job.model_copy(update={"torch_dtype": "bfloat16"}))
+        assert any("folded" in note for note in result.notes) == (name == "fast")
+        lines = read_lines(Workspace(job.work_dir).metrics)
+        losses.append([line["loss"] for line in lines if "loss" in line])
+    assert len(losses[0]) == 6
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+    assert losses[0] != losses[1]  # or one of the two did not do what its name says

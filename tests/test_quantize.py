@@ -8,9 +8,10 @@ import torch
 from pydantic import ValidationError
 from training_setup import counting_model, counting_rows, folder_bytes, tiny_base
 
+from swiftcore.backends import awq_tools
 from swiftcore.errors import BackendMissing, DataError, EnvironmentMissing, UsageError
 from swiftcore.export import Workplace, quantize_model
-from swiftcore.export.by_backend import group_size
+from swiftcore.export.by_backend import group_size, write_by_backend
 from swiftcore.export.quality import compare
 from swiftcore.export.sample_rows import calibration_ids
 from swiftcore.models import load_model, model_facts
@@ -138,13 +139,43 @@ def test_calibration_rows_are_spread_and_long_enough():
     assert "50 tokens in 5 rows" in caught.value.found
 
 
-def test_missing_backend_names_the_command_that_installs_it(trained, tmp_path):
-    section = QuantizeSection(quant_method="fp8")
+AWQ_BY = {"quant_method": "awq", "quant_format": "awq", "quant_backend": "lmdeploy"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "backend"),
+    [({"quant_method": "fp8"}, "llmcompressor"), (AWQ_BY, "lmdeploy_lite")],
+)
+def test_missing_backend_names_the_command_that_installs_it(trained, tmp_path, settings, backend):
+    section = QuantizeSection(**settings)
     at = Workplace(tmp_path / "job", Runtime(backends_dir=tmp_path / "none"))
+    rows = {"sample_rows": ROWS, "calibration_rows": counting_rows(64)}
     with pytest.raises(BackendMissing) as caught:
-        quantize_model(trained, tmp_path / "q", section, sample_rows=ROWS, workplace=at)
+        quantize_model(trained, tmp_path / "q", section, workplace=at, **rows)
     assert caught.value.exit_code == 5
-    assert "swift env install llmcompressor" in caught.value.do
+    assert f"swift env install {backend}" in caught.value.do
+
+
+def test_settings_that_a_tool_changes_are_taken_back(trained, tmp_path, monkeypatch):
+    before = read_json(trained / "config.json")
+
+    def awq_tool(name, job, work_dir, runtime, progress):
+        assert (name, job.group_size, job.rows) == ("lmdeploy_lite", 32, [[1, 2, 3]])
+        theirs = {"dtype": "float16", "use_cache": False, "quantization_config": {"bits": 4}}
+        write_json(job.out / "config.json", before | theirs)
+        write_json(job.out / "generation_config.json", {"do_sample": True})
+
+    monkeypatch.setattr(awq_tools, "write_awq", awq_tool)
+    (tmp_path / "q").mkdir()
+    at = Workplace(tmp_path / "job", Runtime())
+    write_by_backend(trained, tmp_path / "q", QuantizeSection(**AWQ_BY), [[1, 2, 3]], at)
+    # The type is that of the weights that were written.
+    kept = {"dtype": "float16", "quantization_config": {"bits": 4}}
+    assert read_json(tmp_path / "q/config.json") == before | kept
+    sampling = [(folder / "generation_config.json") for folder in (trained, tmp_path / "q")]
+    assert sampling[1].is_file() == sampling[0].is_file()
+    if sampling[0].is_file():
+        assert "do_sample" not in read_json(sampling[1])
 
 
 def test_model_that_nothing_here_can_read_is_refused(trained, tmp_path):
@@ -195,8 +226,7 @@ def test_older_formats_load_in_the_environment_of_their_tool(tmp_path, method):
 @pytest.mark.parametrize("tool", ["autoawq", "lmdeploy"])
 def test_what_other_tools_write_as_awq_loads_with_gptqmodel(tmp_path, tool):
     model = wide_model(tmp_path)
-    settings = {"quant_method": "awq", "quant_format": "awq", "quant_backend": tool}
-    quantized_by_backend(model, tmp_path, **settings)
+    quantized_by_backend(model, tmp_path, **(AWQ_BY | {"quant_backend": tool}))
     config, before = read_json(tmp_path / "a/config.json"), read_json(model / "config.json")
     assert config.pop("quantization_config")["bits"] == 4
     assert {**config, "dtype": before["dtype"]} == before
@@ -209,7 +239,7 @@ def test_a_family_that_a_tool_does_not_know_is_refused(tmp_path, tool):
     model = tiny_base(tmp_path / "m")
     other = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}
     write_json(model / "config.json", read_json(model / "config.json") | other)
-    section = QuantizeSection(quant_method="awq", quant_format="awq", quant_backend=tool)
+    section = QuantizeSection(**(AWQ_BY | {"quant_backend": tool}))
     rows = {"sample_rows": ROWS, "calibration_rows": counting_rows(64)}
     with pytest.raises(UsageError, match="does not know this family"):
         quantize_model(model, tmp_path / "q", section, **rows)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from swiftcore.cli.options import Parser, add_json, print_json
 from swiftcore.errors import UsageError
+from swiftcore.export.gguf.outtypes import OUTTYPES
 
 
 def main(argv: Sequence[str]) -> int:
@@ -13,7 +14,7 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser("swift convert", "Write a model folder (safetensors) as GGUF, and compare.")
     parser.add_argument("model", type=Path, help="model folder")
     parser.add_argument("output", type=Path, help="file that ends with .gguf")
-    parser.add_argument("--outtype", choices=["f32", "f16", "bf16", "q8_0"], default="f16")
+    parser.add_argument("--outtype", choices=OUTTYPES, default="f16")
     add_json(parser)
     options = parser.parse_args(argv[1:])
     if options.output.suffix != ".gguf" or options.model.suffix == ".gguf":

@@ -15,6 +15,7 @@ from swiftcore.artifacts.adopt import materialize
 from swiftcore.cli.listener import TerminalListener
 from swiftcore.cli.options import Parser, print_json
 from swiftcore.errors import UsageError
+from swiftcore.export.gguf.outtypes import OUTTYPES
 from swiftcore.recipe import Runtime, build_recipe
 from swiftcore.recipe.arguments import recipe_from_flags
 from swiftcore.stages import build_road, run_steps
@@ -68,7 +69,9 @@ def _parser(name: str) -> Parser:
         return parser
     _add_flag(parser, "--merge_lora", "merge --adapters first")
     parser.add_argument("--quant_method", help="bnb, torchao, gptq, awq, fp8 or w8a8")
-    parser.add_argument("--to_gguf", choices=["f32", "f16", "bf16", "q8_0"], help="write GGUF")
+    parser.add_argument(
+        "--to_gguf", choices=OUTTYPES, help="write GGUF; q4_k_m, q5_k_m, q6_k need llama_cpp"
+    )
     _add_flag(parser, "--to_ollama", "write GGUF (f16 unless --to_gguf says otherwise), Modelfile")
     _add_flag(parser, "--to_cached_dataset", "encode a dataset instead")
     _add_flag(parser, "--push_to_hub", "upload the result; HF_TOKEN is the token")
@@ -165,7 +168,7 @@ def _refuse_idle(name: str, options: argparse.Namespace) -> None:
     elif options.merge_lora and len(options.adapters) != 1:
         idle = f"--merge_lora with {len(options.adapters)} adapters: it takes one, in --adapters"
     elif options.quant_method and (options.to_gguf or options.to_ollama):
-        idle = "--quant_method with GGUF, which quantizes in its own way: --to_gguf q8_0"
+        idle = "--quant_method with GGUF, which quantizes in its own way: --to_gguf q4_k_m"
     elif options.push_to_hub and options.hub_model_id is None:
         idle = "--push_to_hub without --hub_model_id owner/name"
     if idle:
@@ -208,7 +211,8 @@ def _write_gguf(options: argparse.Namespace, model: Path, result: dict[str, Any]
     modelfile = _modelfile(model, file.name) if options.to_ollama else None
     report = export_gguf(model, file, outtype)
     result |= {"gguf": str(file), "size_bytes": report.size_bytes}
-    result["kl_divergence"] = report.kl_divergence
+    result |= {"kl_divergence": report.kl_divergence, "perplexity": report.perplexity}
+    result["unquantized_perplexity"] = report.unquantized_perplexity
     if modelfile is not None:
         path = options.output_dir / "Modelfile"
         path.write_text(modelfile, encoding="utf-8")

@@ -1,21 +1,30 @@
 """Writing a model folder as one GGUF file, and proof that the file holds the same model."""
 
-import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
-from swiftcore.errors import EnvironmentMissing, GateRefused, UsageError
+from swiftcore.errors import EnvironmentMissing, UsageError
+from swiftcore.export.folder import weight_bytes
+from swiftcore.export.gguf.checking import (
+    CHECK_TEXTS,
+    check_rows,
+    deviation,
+    logits_of,
+    refuse_divergence,
+    refuse_other_tokens,
+)
+from swiftcore.export.gguf.outtypes import K_QUANTS, KQuant, Outtype
 from swiftcore.export.gguf.vocabulary import Vocabulary, read_vocabulary
-from swiftcore.export.gguf.weights import Outtype, WeightReader
+from swiftcore.export.gguf.weights import WeightReader
 from swiftcore.models.files import read_json, require_model_folder
 from swiftcore.models.loading import is_quantized, load_model, load_tokenizer
 from swiftcore.models.quiet import without_progress_bars
 from swiftcore.progress import Progress, Silent
+from swiftcore.recipe import Runtime
 
 if TYPE_CHECKING:
     import gguf
@@ -23,45 +32,59 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MODEL_TYPES = ("llama", "qwen2", "qwen3")
-# Largest mean divergence from the unconverted model, in nats a token: rounding stays far below, a
-# wrong layout or a missing tensor lies far above.
-_MAX_DIVERGENCE = {"f32": 1e-6, "f16": 1e-3, "bf16": 1e-2, "q8_0": 2e-2}
-_CHECK_TEXTS = (
-    "The quick brown fox jumps over the lazy dog, 1234567 times; isn't it?",
-    "def add(a, b):\n    return a + b\n\n\n\tGrüße aus Köln, 東京 и Москва 🙂  end  ",
-)
 
 
 @dataclass(frozen=True)
 class GgufReport:
-    """What was written: `kl_divergence` is that of the file's model from the folder's, in nats."""
+    """What was written, and how far the file's model is from the folder's on two texts.
+
+    `kl_divergence` is a token's mean, in nats; both perplexities are of these texts.
+    """
 
     path: Path
     outtype: str
     pre_tokenizer: str
     num_tensors: int
     size_bytes: int
+    unquantized_size_bytes: int
     kl_divergence: float
+    perplexity: float
+    unquantized_perplexity: float
 
 
 def export_gguf(
-    model_dir: Path, file: Path, outtype: Outtype = "f16", *, progress: Progress | None = None
+    model_dir: Path,
+    file: Path,
+    outtype: Outtype | KQuant = "f16",
+    *,
+    runtime: Runtime | None = None,
+    progress: Progress | None = None,
 ) -> GgufReport:
     """Write a model as GGUF, read it back, and compare tokens and next-token distributions.
 
     Args:
         model_dir: unquantized model folder of the Llama, Qwen2 or Qwen3 family.
         file: where to; replaced whole or not at all.
-        outtype: type of the matrices; norms and biases stay in float32.
-        progress: told each of the two steps.
+        outtype: type of the matrices; norms and biases stay in float32. llama.cpp itself makes and
+            reads back q4_k_m, q5_k_m and q6_k, in an environment of its own.
+        runtime: says where that environment is, and whether it may be installed.
+        progress: told each step.
 
     Raises:
         ModelMissing: there is no model in the folder.
         UsageError: the family, its rotary scaling or its tokenizer can't be written.
-        EnvironmentMissing: the gguf package is not installed.
+        EnvironmentMissing: the gguf package, or the backend llama_cpp, is not installed.
         GateRefused: what was read back differs from the model.
     """
     watch = progress or Silent()
+    if outtype in K_QUANTS:
+        from swiftcore.export.gguf.k_quants import export_k_quant
+
+        return export_k_quant(model_dir, file, outtype, runtime or Runtime(), watch)
+    return _export_plain(model_dir, file, cast(Outtype, outtype), watch)
+
+
+def _export_plain(model_dir: Path, file: Path, outtype: Outtype, watch: Progress) -> GgufReport:
     config = _known_config(model_dir)
     vocabulary = read_vocabulary(model_dir, config["vocab_size"])
     tokenizer = load_tokenizer(model_dir)
@@ -72,15 +95,28 @@ def export_gguf(
         watch.update(0, 2, f"writing {outtype}")
         count = _write(temporary, model_dir, config, vocabulary, tokenizer, weights, outtype)
         watch.update(1, 2, "comparing")
-        _refuse_other_tokens(temporary, tokenizer)
-        divergence = _divergence(model_dir, temporary, tokenizer)
-        _refuse_divergence(divergence, outtype)
+        refuse_other_tokens(_tokens_read_back(temporary), tokenizer, file.name)
+        rows = check_rows(tokenizer)
+        model = _read_back(model_dir, temporary)
+        found = deviation(
+            logits_of(load_model(model_dir, dtype="float32"), rows), logits_of(model, rows), rows
+        )
+        refuse_divergence(found.kl_divergence, outtype)
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
-    watch.update(2, 2, f"divergence {divergence:.1e}")
-    size = file.stat().st_size
-    return GgufReport(file, outtype, vocabulary.pre_tokenizer, count, size, divergence)
+    watch.update(2, 2, f"divergence {found.kl_divergence:.1e}")
+    return GgufReport(
+        path=file,
+        outtype=outtype,
+        pre_tokenizer=vocabulary.pre_tokenizer,
+        num_tensors=count,
+        size_bytes=file.stat().st_size,
+        unquantized_size_bytes=weight_bytes(model_dir),
+        kl_divergence=found.kl_divergence,
+        perplexity=found.perplexity,
+        unquantized_perplexity=found.unquantized_perplexity,
+    )
 
 
 def _known_config(model_dir: Path) -> dict[str, Any]:
@@ -223,7 +259,7 @@ def _end_of_turn(model_dir: Path, eos: object) -> int | None:
     return next((token for token in stops if token != eos), None)
 
 
-def _refuse_other_tokens(file: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
+def _tokens_read_back(file: Path) -> list[list[int]]:
     from transformers.integrations.gguf.gguf_tokenizer_mapping import (
         convert_gguf_tokenizer,
         get_gguf_tokenizer,
@@ -231,28 +267,17 @@ def _refuse_other_tokens(file: Path, tokenizer: "PreTrainedTokenizerBase") -> No
 
     architecture, content, _ = get_gguf_tokenizer(str(file))
     read_back, _ = convert_gguf_tokenizer(architecture, content)
-    for text in _CHECK_TEXTS:
-        expected = tokenizer(text, add_special_tokens=False).input_ids
-        found = read_back.encode(text, add_special_tokens=False).ids
-        if found != expected:
-            raise GateRefused(
-                "the tokenizer in the GGUF file makes other tokens than the model's",
-                where=file.name,
-                found=f"{found[:12]} for {text[:30]!r}",
-                expected=str(expected[:12]),
-                do="report this, with tokenizer.json of the model",
-            )
+    return [read_back.encode(text, add_special_tokens=False).ids for text in CHECK_TEXTS]
 
 
-def _divergence(model_dir: Path, file: Path, tokenizer: "PreTrainedTokenizerBase") -> float:
-    """Return the mean divergence of the next-token distributions over two texts, in nats."""
+def _read_back(model_dir: Path, file: Path) -> "nn.Module":
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(model_dir, local_files_only=True, trust_remote_code=False)
     with without_progress_bars():
         # The reader of transformers leaves out head sizes, so the folder's configuration is used.
-        converted = AutoModelForCausalLM.from_pretrained(
+        return AutoModelForCausalLM.from_pretrained(
             file.parent,
             gguf_file=file.name,
             config=config,
@@ -260,38 +285,3 @@ def _divergence(model_dir: Path, file: Path, tokenizer: "PreTrainedTokenizerBase
             local_files_only=True,
             trust_remote_code=False,
         ).eval()
-    original = load_model(model_dir, dtype=torch.float32)
-    rows = [tokenizer(text, add_special_tokens=False).input_ids for text in _CHECK_TEXTS]
-    return _mean_divergence(original, converted, rows)
-
-
-def _mean_divergence(
-    original: "nn.Module", converted: "nn.Module", rows: Sequence[Sequence[int]]
-) -> float:
-    import torch
-    from torch.nn import functional
-
-    total, count = 0.0, 0
-    with torch.no_grad():
-        for ids in rows:
-            ids_BT = torch.tensor([list(ids)])
-            expected_TV = original(ids_BT).logits[0].log_softmax(-1)
-            found_TV = converted(ids_BT).logits[0].log_softmax(-1)
-            total += float(
-                functional.kl_div(found_TV, expected_TV, reduction="sum", log_target=True)
-            )
-            count += len(ids)
-    return total / count
-
-
-def _refuse_divergence(divergence: float, outtype: Outtype) -> None:
-    limit = _MAX_DIVERGENCE[outtype]
-    if math.isfinite(divergence) and divergence <= limit:
-        return
-    raise GateRefused(
-        "the model read back from the GGUF file does not answer as the folder does",
-        where="gguf",
-        found=f"divergence {divergence:.3g} nats a token",
-        expected=f"at most {limit:.3g} for {outtype}",
-        do="use --to_gguf f16, or f32 to see whether it is rounding",
-    )

@@ -6,16 +6,16 @@ Shape suffixes: R rows (output features), C columns (input features).
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from swiftcore.errors import UsageError
+from swiftcore.export.gguf.outtypes import Outtype
 
 if TYPE_CHECKING:
     import gguf
     import numpy as np
     import torch
 
-Outtype = Literal["f32", "f16", "bf16", "q8_0"]
 # llama.cpp quantizes along a row, 32 weights a block.
 _BLOCK = 32
 # These families interleave the two halves of a rotary pair; the others keep them apart.

@@ -1,0 +1,14 @@
+"""llama.cpp, through llama-cpp-python: quantizes GGUF files and runs them."""
+
+from pathlib import Path
+
+from swiftcore.backends.spec import Backend
+
+BACKEND = Backend(
+    name="llama_cpp",
+    summary="quantizes GGUF files (built here by a C++ compiler)",
+    folder=Path(__file__).parent,
+    package="llama-cpp-python",
+    imports=("llama_cpp",),
+    size_bytes=400_000_000,
+)

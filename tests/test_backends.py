@@ -86,9 +86,9 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
     return Environment(backend, tmp_path / "root")
 
 
-def ended(pid: int, seconds: float = 5) -> bool:
+def ended(pid: int) -> bool:
     """Tell whether a process is gone, waiting for it a little."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         stat = Path(f"/proc/{pid}/stat")
         if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":

@@ -13,6 +13,7 @@ from swiftcore.errors import UsageError
 from swiftcore.recipe import Runtime
 from swiftcore.recipe.sections import ToolSettings
 from tests.test_backends import ended
+from tests.test_tool_servers import stopped
 from tests.tiny_model import SENTENCES, build_tokenizer
 
 pytestmark = pytest.mark.backend("vllm_cpu")
@@ -61,7 +62,8 @@ def server(folder: Path) -> Iterator[ToolServer]:
     order = ServeOrder(
         "vllm",
         folder / "model",
-        settings=ToolSettings(vllm_enable_lora=True),
+        adapters={"first": folder / "adapter"},
+        settings=ToolSettings(vllm_max_model_len=128),
         dtype="float32",
         device="cpu",
         name="tiny",
@@ -126,15 +128,17 @@ def test_it_chats_streams_and_wants_its_key(server: ToolServer):
     assert server.key not in server.printed()
 
 
-def test_an_adapter_is_loaded_while_it_runs(server: ToolServer, folder: Path):
+def test_adapters_answer_from_the_start_and_when_loaded_later(server: ToolServer, folder: Path):
     with pytest.raises(UsageError, match="does not load this adapter"):
         server.load_adapter("nothing", folder / "nothing")
-    server.load_adapter("lora", folder / "adapter")
-    theirs = [greedy_ids(server, "lora", prompt) for prompt in prompts()]
-    assert theirs == our_ids(folder, folder / "adapter")
-    assert theirs != our_ids(folder)
-    server.unload_adapter("lora")
-    answer = post(server, "/v1/completions", {"model": "lora", "prompt": [5]})
+    ours = our_ids(folder, folder / "adapter")
+    assert ours != our_ids(folder)
+    assert [greedy_ids(server, "first", prompt) for prompt in prompts()] == ours
+    server.load_adapter("later", folder / "adapter")
+    assert [greedy_ids(server, "later", prompt) for prompt in prompts()] == ours
+    assert greedy_ids(server, "first", prompts()[0]) == ours[0]
+    server.unload_adapter("later")
+    answer = post(server, "/v1/completions", {"model": "later", "prompt": [5]})
     assert answer.status_code == 404
 
 
@@ -144,7 +148,6 @@ def test_a_dead_engine_ends_the_server_and_nothing_stays(server: ToolServer):
     assert len(family) >= 3
     engine = next(process for process in family if "EngineCore" in " ".join(process.cmdline()))
     engine.kill()
-    assert ended(server.pid, seconds=60)
-    assert not server.running
+    assert stopped(server, seconds=60)
     server.stop()
     assert all(ended(process.pid) for process in family)

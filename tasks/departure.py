@@ -13,6 +13,7 @@ from swiftcore.artifacts import Store
 from swiftcore.errors import RecipeError, SwiftError
 from swiftcore.recipe import LoadedRecipe, load_recipe
 from swiftcore.stages import build_road
+from swiftcore.stages.releases import require_engines
 from tasks.journey import Journey, Trip
 from tasks.lineage_tags import code_tags
 from tasks.log_blocks import show_errors_as_blocks
@@ -31,11 +32,13 @@ def set_out(recipe: str, overrides: Sequence[str] | None) -> Iterator[Journey]:
         RecipeError: the recipe is wrong.
         DataError: a data file is missing.
         ModelMissing: the base model is missing.
+        BackendMissing: a tool that is to answer is not there.
     """
     loaded = load_recipe(recipe, overrides or ())
     if loaded.runtime.log_level != "debug":
         show_errors_as_blocks()
     _refuse_unmeasured(loaded)
+    require_engines(loaded.recipe, loaded.runtime)
     store = Store(loaded.runtime.store)
     road = build_road(loaded, store)
     _forward_earlier(store)

@@ -134,10 +134,30 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(written)
 
 
+def counting_by_name(named):
+    """The rule of the process, where adapters count downwards from their place in the list."""
+
+    def rule(ids, model):
+        return counting(ids, model) if model not in named else 390 - named.index(model)
+
+    return rule
+
+
 def main():
     command = argparse.ArgumentParser()
     command.add_argument("--port", type=int, required=True)
-    FakeTool(counting, port=command.parse_args().port).serve_forever()
+    command.add_argument("--named", nargs="*", default=[])
+    command.add_argument("--trouble")
+    options = command.parse_args()
+    if options.trouble == "dies at once":
+        raise RuntimeError("no such kernel")
+    print("pid", os.getpid(), flush=True)
+    FakeTool(
+        counting_by_name(options.named),
+        port=options.port,
+        key=os.environ.get("FAKE_KEY"),
+        trouble=lambda number: options.trouble or None,
+    ).serve_forever()
 
 
 if __name__ == "__main__":

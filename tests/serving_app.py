@@ -30,8 +30,8 @@ class ToyTemplate:
 
 
 @contextlib.contextmanager
-def serve_in_thread(*, api_key=None, max_batch_size=16, **limits):
-    """Serve and yield (base address, service)."""
+def serve_in_thread(*, api_key=None, max_batch_size=16, engine_of=None, **limits):
+    """Serve and yield (base address, service); `engine_of` makes another engine from ours."""
     import torch
 
     from swiftcore.generation import Batcher, TransformersEngine
@@ -44,8 +44,9 @@ def serve_in_thread(*, api_key=None, max_batch_size=16, **limits):
     tokenizer = build_tokenizer()
     template = ToyTemplate(tokenizer)
     engine = TransformersEngine(build_model(tokenizer), tokenizer, stop_words=template.stop_words)
+    serving = engine_of(engine) if engine_of else Batcher(engine, max_batch_size=max_batch_size)
     service = ModelService(
-        Batcher(engine, max_batch_size=max_batch_size),
+        serving,
         template,
         names=["tiny", "tiny@1"],
         limits=Limits(**{"max_new_tokens": 64, **limits}),

@@ -212,7 +212,7 @@ def test_swift_eval_asks_an_endpoint_and_writes_a_report(tmp_path, endpoint, fla
         (["--model", "m", "--eval_num_proc", "3"], "eval_num_proc"),
         (["--eval_url", "http://x", "--template", "chatml"], "--template"),
         (["--eval_url", "http://x", "--eval_batch_size", "2"], "--eval_batch_size"),
-        (["--model", "m", "--infer_backend", "vllm"], "--eval_url"),
+        (["--eval_url", "http://x/v1", "--infer_backend", "vllm"], "--infer_backend"),
         (["--model", "m", "--metrics", "rouge"], "--metrics"),
         (["--model", "m", "--local_dataset", "true"], "local files"),
         (["--model", "m", "--torch_dtype", "float32"], "--torch_dtype"),

@@ -12,7 +12,7 @@ from swiftcore.evaluation.benchmarks.running import run_benchmarks
 from swiftcore.generation import TransformersEngine
 from swiftcore.progress import Silent
 from swiftcore.recipe import EvaluateSection
-from swiftcore.stages.evaluate import PromptedEngine
+from swiftcore.stages.answering_engines import PromptedEngine
 from swiftcore.template import get_template
 from tests.tiny_model import build_model, build_tokenizer
 

@@ -8,9 +8,13 @@ from fake_tool import counting, fake_tool
 from tiny_model import SENTENCES, build_model, build_tokenizer
 
 from swiftcore.errors import AnswerFailed, BackendFailed, UsageError
+from swiftcore.evaluation.benchmarks.responding import LocalModel
 from swiftcore.generation import Batcher, SamplingParams, ToolEngine, ToolPlace, TransformersEngine
 from swiftcore.generation.dialects import dialect_of
 from swiftcore.generation.limits import folder_limits
+from swiftcore.progress import Silent
+from swiftcore.stages.answering_engines import PromptedEngine, PromptedTool
+from swiftcore.template import get_template
 
 STOP_WORDS = ("<|im_end|>", "ou")
 
@@ -294,3 +298,31 @@ def until(condition):
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
+
+
+def test_an_evaluation_over_a_tool_is_that_of_our_own_engine_and_a_failed_row_is_one(
+    engine_at, home, tokenizer, likeliest
+):
+    template = get_template("chatml", tokenizer)
+    rows = [{"messages": [{"role": "user", "content": text}]} for text in SENTENCES]
+    rows.append({"messages": [{"role": "user", "content": "too long " * 60}]})
+    params = SamplingParams(max_new_tokens=8)
+    ours = LocalModel(PromptedEngine(home, template), 4).answer(rows, params, Silent())
+    with fake_tool(likeliest) as tool:
+        asked = PromptedTool(engine_at(tool), template)
+        theirs = LocalModel(asked, 4).answer(rows, params, Silent())
+    assert theirs == ours
+    assert [answer.error is None for answer in ours] == [True] * 4 + [False]
+
+    def spoils(number):
+        return "garbage" if len(tool.asked[number - 1]["prompt"]) == len(failing) else None
+
+    failing = template.encode(rows[1], mode="infer").input_ids
+    with fake_tool(likeliest, trouble=spoils) as tool:
+        asked = PromptedTool(engine_at(tool), template)
+        some = LocalModel(asked, 4).answer(rows[:4], params, Silent())
+        assert len(tool.asked) == 4
+    assert [answer == our for answer, our in zip(some, ours, strict=False)] == [
+        True, False, True, True,
+    ]  # fmt: skip
+    assert "no JSON object" in some[1].error

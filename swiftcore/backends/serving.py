@@ -79,10 +79,11 @@ class Command:
 
 @dataclass(frozen=True)
 class AdapterRoutes:
-    """Where a running server takes and drops adapters: POST paths that read the same fields."""
+    """Where a running server takes and drops adapters: POST paths and the fields they read."""
 
     load: str
     unload: str
+    path_field: str = "lora_path"
 
 
 @dataclass(frozen=True)

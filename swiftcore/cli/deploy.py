@@ -1,24 +1,49 @@
 """`swift deploy`: serve a model folder, or look after what is being served."""
 
+import argparse
+import hashlib
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 from swiftcore.artifacts import Artifact, DigestCache, InputRef, Store
 from swiftcore.cli.options import Parser, add_store, opened_store, print_json
 from swiftcore.cli.status import served_label
 from swiftcore.errors import UsageError
-from swiftcore.recipe import Runtime
-from swiftcore.stages.contract import StageInput, input_ref
+from swiftcore.progress import Silent, TerminalProgress
+from swiftcore.recipe import DeploySection, Runtime
+from swiftcore.recipe.arguments import recipe_from_flags
+from swiftcore.recipe.loading import read_section
+from swiftcore.serving import Release
+from swiftcore.stages.contract import Source, StageInput, input_ref
 from swiftcore.stages.deploy import serving_root
+from swiftcore.stages.releases import (
+    ModelToServe,
+    adapter_at,
+    make_release,
+    named_adapters,
+    require_engine,
+    start_patience,
+    verify_adapters,
+)
 from swiftcore.stages.resolve import resolve_reference
+
+_TEXT = """Serve a model behind an OpenAI-compatible endpoint that outlives this command.
+
+  swift deploy --model FOLDER --name mine --port 8766
+  swift deploy --model BASE --adapters ADAPTER
+  swift deploy --model FOLDER --infer_backend vllm --vllm_max_model_len 4096
+  swift deploy --model BASE --infer_backend vllm --adapters law=FOLDER news=FOLDER
+
+Further flags are ms-swift's: --max_new_tokens, --max_batch_size, --max_model_len, --vllm_...,
+--sglang_..., --lmdeploy_...; swift args lists them. The key that clients must send is read from
+SWIFTCORE_API_KEY."""
+# What only a recipe's road can give.
+_OF_RECIPES = ("serve", "num_golden", "gate")
 
 
 def main(argv: Sequence[str]) -> int:
     """Start, show or stop an endpoint."""
-    parser = Parser(
-        "swift deploy",
-        "Serve a model behind an OpenAI-compatible endpoint that outlives this command.",
-    )
+    parser = Parser("swift deploy", _TEXT)
     parser.add_argument(
         "--model", help="a model folder, artifact:FINGERPRINT or models:/name@alias"
     )
@@ -28,54 +53,106 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--status", action="store_true", help="show the endpoints")
     parser.add_argument("--stop", action="store_true", help="stop them all, or the one in --name")
     add_store(parser)
-    options = parser.parse_args(argv[1:])
+    options, flags = parser.parse_known_args(argv[1:])
+    values = recipe_from_flags("deploy", flags)
     store = opened_store(options)
     if options.stop:
         only = options.name if "--name" in argv else None
         return _stop(store, only, as_json=options.json)
     if options.status or not options.model:
         return _status(store, as_json=options.json)
-    return _start(store, options.model, options.name, options.host, options.port, options.json)
+    return _start(store, options, values)
 
 
-def _start(store: Store, reference: str, name: str, host: str, port: int, as_json: bool) -> int:
-    from swiftcore.serving import Release, deploy_release
+def _start(store: Store, options: argparse.Namespace, values: dict[str, Any]) -> int:
+    from swiftcore.serving import deploy_release
 
-    found = resolve_reference(reference, store)
-    path = found.path if isinstance(found, Artifact) else Path(found.path)
+    _refuse(values)
+    runtime = read_section(Runtime, values.get("runtime", {}), "runtime")
+    given = dict(values["deploy"])
+    over = _adapter_over(given)
+    section = read_section(DeploySection, {**given, "name": options.name}, "deploy")
+    require_engine(section.infer_backend, runtime)
+    found = resolve_reference(options.model, store)
+    ref = input_ref(found, store.digests)
+    model, version = _model(options.model, found, ref, over, store)
+    adapters = named_adapters(section, store)
+    release = make_release(section, model, adapters, store, runtime, version=version)
+
+    def verify(_: Release) -> None:
+        verify_unchanged(store, found, ref)
+        verify_adapters(store, adapters)
+
+    result = deploy_release(
+        release,
+        state_dir=serving_root(store) / section.name,
+        host=options.host,
+        port=options.port,
+        start_timeout_seconds=start_patience(section.infer_backend, runtime),
+        verify=verify,
+        progress=Silent() if options.json else TerminalProgress("deploy"),
+    )
+    if options.json:
+        print_json({"url": result.url, "pid": result.pid})
+    else:
+        stop = f"stop it with: swift deploy --stop --name {section.name}"
+        print(f"serving {', '.join(release.all_names)} at {result.url}; {stop}")
+    return 0
+
+
+def _refuse(values: dict[str, Any]) -> None:
+    """Refuse what would do nothing with a model that is there."""
+    idle = [f"--{name}" for part in ("model", "template") for name in values.get(part, {})]
+    idle += [f"--{name}" for name in _OF_RECIPES if name in values["deploy"]]
+    if idle:
+        raise UsageError(
+            "A setting does nothing in swift deploy.",
+            where="swift deploy",
+            found=", ".join(idle),
+            expected="settings of the engine and of the endpoint",
+            do="a model is served with the template in its folder; a gate judges in a recipe",
+        )
+
+
+def _adapter_over(given: dict[str, Any]) -> str | None:
+    """Take an adapter without a name out of the flags: it is served as the model itself."""
+    bare = [each for each in given.get("adapters", []) if "=" not in each]
+    if not bare:
+        return None
+    if len(given["adapters"]) > 1:
+        raise UsageError(
+            "Several adapters need a name each.",
+            where="--adapters",
+            found=", ".join(given["adapters"]),
+            expected="NAME=FOLDER for each, or one FOLDER",
+        )
+    del given["adapters"]
+    return bare[0]
+
+
+def _model(
+    reference: str, found: Artifact | Source, ref: InputRef, over: str | None, store: Store
+) -> tuple[ModelToServe, str]:
+    """Return what is served, and the version that it is shown with."""
+    path = found.path.absolute()
     if not (path / "config.json").is_file():
         raise UsageError(
             "There is no model to serve.",
             where=reference,
             found="no config.json",
-            expected="a model folder; merge an adapter first",
+            expected="a model folder; an adapter is given with --adapters",
             do="swift status lists the models in the store",
         )
-    ref = input_ref(found, store.digests)
-    runtime = Runtime()
-    release = Release(
-        fingerprint=ref.fingerprint or ref.digest,
-        name=name,
-        version=(ref.fingerprint or ref.digest)[:12],
-        model_dir=path.absolute(),
-        adapter_dir=None,
-        digest=ref.digest,
-        device=runtime.resolved_device(),
-        num_threads=runtime.threads(),
-    )
-    result = deploy_release(
-        release,
-        state_dir=serving_root(store) / name,
-        host=host,
-        port=port,
-        start_timeout_seconds=runtime.start_timeout_seconds,
-        verify=lambda _: verify_unchanged(store, found, ref),
-    )
-    if as_json:
-        print_json({"url": result.url, "pid": result.pid})
-    else:
-        print(f"serving {name} at {result.url}; stop it with: swift deploy --stop --name {name}")
-    return 0
+    known = ref.fingerprint or ref.digest
+    if over is None:
+        return ModelToServe(path, known, ref.digest), known[:12]
+    from swiftcore.models.base_record import refuse_other_base
+
+    adapter = adapter_at(over, store)
+    refuse_other_base(path, adapter.path)
+    above = input_ref(adapter, store.digests)
+    both = hashlib.sha256(f"{known}:{above.fingerprint or above.digest}".encode()).hexdigest()
+    return ModelToServe(path, both, above.digest, adapter.path.absolute()), both[:12]
 
 
 def verify_unchanged(store: Store, model: StageInput, ref: InputRef) -> None:

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swiftcore.artifacts import Store
-from swiftcore.cli.eval_tools import ask_endpoint, ask_folders, file_name, refuse_template
+from swiftcore.cli.eval_tools import (
+    ask_endpoint,
+    ask_folders,
+    file_name,
+    refuse_template,
+    work_dir,
+)
 from swiftcore.cli.options import Parser, add_store, print_json
 from swiftcore.cli.tables import print_table
 from swiftcore.errors import UsageError
@@ -17,7 +23,8 @@ from swiftcore.progress import Progress, Silent, TerminalProgress
 from swiftcore.recipe import EvaluateSection, Runtime
 from swiftcore.recipe.arguments import recipe_from_flags
 from swiftcore.recipe.loading import read_section
-from swiftcore.recipe.sections import TemplateSection
+from swiftcore.recipe.sections import TemplateSection, ToolSettings
+from swiftcore.stages.releases import require_engine
 
 if TYPE_CHECKING:
     from swiftcore.evaluation.report import EvaluationReport
@@ -28,13 +35,13 @@ _TEXT = """Evaluate a model on benchmarks whose files are on this machine.
   swift eval --model FOLDER --eval_dataset gsm8k mmlu --eval_dataset_dir data/eval
   swift eval --model models:/name@champion --eval_dataset ifeval --eval_limit 100
   swift eval --model BASE --adapters ADAPTER --eval_dataset arc
+  swift eval --model FOLDER --infer_backend vllm --eval_dataset gsm8k
   swift eval --eval_url http://127.0.0.1:8765/v1 --eval_dataset humaneval
   swift eval --eval_url http://127.0.0.1:8765/v1 --eval_backend EvalScope --eval_dataset gsm8k
 
 Further flags are ms-swift's: --eval_dataset_args, --eval_generation_config, --eval_limit,
 --eval_batch_size, --temperature, --template, --system, ...; swift args lists them. A key of an
 endpoint is read from OPENAI_API_KEY. Each report is a folder in --eval_output_dir."""
-_BACKENDS = ("pt", "transformers")
 # Settings of held-out rows; benchmarks bring their own metrics.
 _OF_ROWS = ("metrics",)
 
@@ -48,6 +55,7 @@ def main(argv: Sequence[str]) -> int:
     template = read_section(TemplateSection, values.get("template", {}), "template")
     runtime = read_section(Runtime, values.get("runtime", {}), "runtime")
     _refuse(options, values)
+    require_engine(section.infer_backend, runtime)
     report = _evaluated(options, section, template, runtime)
     return _published(options, report)
 
@@ -62,7 +70,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--eval_num_proc", type=int, help="requests at a time; default: 16")
     parser.add_argument("--eval_timeout", type=float, help="seconds for one answer; default: 300")
     parser.add_argument("--eval_retries", type=int, help="further tries of a request; default: 4")
-    parser.add_argument("--infer_backend", help="pt: in this process")
     add_store(parser)
     return parser
 
@@ -99,8 +106,8 @@ def _refuse(options: argparse.Namespace, values: dict[str, Any]) -> None:
     if options.eval_url:
         idle += [f"--{name}" for name in values.get("template", {})]
         idle += ["--adapters"] if options.adapters else []
-        idle += ["--infer_backend"] if options.infer_backend else []
-        idle += ["--eval_batch_size"] if "eval_batch_size" in values["evaluate"] else []
+        of_engines = ("infer_backend", "eval_batch_size", *ToolSettings.model_fields)
+        idle += [f"--{name}" for name in of_engines if name in values["evaluate"]]
     else:
         names = ("eval_num_proc", "eval_timeout", "eval_retries")
         idle += [f"--{name}" for name in names if getattr(options, name) is not None]
@@ -111,14 +118,6 @@ def _refuse(options: argparse.Namespace, values: dict[str, Any]) -> None:
             found=", ".join(idle),
             expected="settings of the endpoint" if options.eval_url else "settings of the model",
             do="leave it out",
-        )
-    if options.infer_backend not in (None, *_BACKENDS):
-        raise UsageError(
-            "This process answers with transformers alone.",
-            where="--infer_backend",
-            found=options.infer_backend,
-            expected=" | ".join(_BACKENDS),
-            do="serve the model with that engine and give its address with --eval_url",
         )
     if not options.eval_url and not options.model and not options.adapters:
         raise UsageError(
@@ -154,15 +153,17 @@ def _evaluated(
         report = evaluate_benchmarks(section, name, endpoint, benchmarks, progress=progress)
         return replace(report, settings=report.settings | {"endpoint": endpoint.as_dict()})
     from swiftcore.evaluation.benchmarks.responding import LocalModel
-    from swiftcore.stages.model_folders import find_folders, load_prompted
+    from swiftcore.stages.model_folders import find_folders, opened_model
 
     folders = find_folders(options.model, options.adapters, Store(options.store or runtime.store))
     benchmarks = plan_benchmarks(section, files)
-    model = LocalModel(load_prompted(folders, template, runtime), section.eval_batch_size)
     name = file_name(folders.label)
-    report = evaluate_benchmarks(
-        section, name, model, benchmarks, size_bytes=folders.size_bytes, progress=progress
-    )
+    log = work_dir(options.eval_output_dir, name) / "engine.log"
+    with opened_model(folders, template, section, runtime, log, progress) as engine:
+        model = LocalModel(engine, section.eval_batch_size)
+        report = evaluate_benchmarks(
+            section, name, model, benchmarks, size_bytes=folders.size_bytes, progress=progress
+        )
     return replace(report, settings=report.settings | {"model": _told(folders)})
 
 

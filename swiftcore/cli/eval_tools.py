@@ -41,7 +41,7 @@ def ask_endpoint(
         retries=settings.num_retries,
     )
     name = file_name(endpoint.model)
-    work = _work_dir(output_dir, name)
+    work = work_dir(output_dir, name)
     report = evaluate_served(section, served, name, work, runtime, progress=progress)
     told = {"endpoint": endpoint.as_dict(), "raw": str(work / "raw")}
     return replace(report, settings=report.settings | told)
@@ -60,25 +60,19 @@ def ask_folders(
         ModelMissing: the folder does not say which template the model was trained with.
     """
     from swiftcore.evaluation.tools import UNLIMITED_TOKENS, ServedModel, evaluate_served
-    from swiftcore.serving.release import Release
     from swiftcore.serving.temporary import temporarily_served
+    from swiftcore.stages.answering_engines import release_to_question
+    from swiftcore.stages.releases import start_patience
 
     name = file_name(folders.label)
-    work = _work_dir(output_dir, name)
+    work = work_dir(output_dir, name)
     work.mkdir(parents=True, exist_ok=True)
-    release = Release(
-        fingerprint=name,
-        name=name,
-        version=None,
-        model_dir=folders.model_dir,
-        adapter_dir=folders.adapter_dir,
-        device=runtime.resolved_device(),
-        num_threads=runtime.threads(),
-        max_new_tokens=UNLIMITED_TOKENS,
+    release = release_to_question(
+        name, folders.model_dir, folders.adapter_dir, section, runtime, UNLIMITED_TOKENS
     )
-    seconds = runtime.start_timeout_seconds
+    seconds = start_patience(section.infer_backend, runtime)
     with temporarily_served(release, work / "server.log", timeout_seconds=seconds) as at:
-        served = ServedModel(at.url, at.name, at.api_key)
+        served = ServedModel(at.url, name, at.api_key)
         report = evaluate_served(section, served, name, work, runtime, progress=progress)
     told = {"model": {"label": folders.label}, "raw": str(work / "raw")}
     return replace(report, settings=report.settings | told)
@@ -106,6 +100,7 @@ def file_name(label: str) -> str:
     return kept.lstrip("._-")[-80:] or "model"
 
 
-def _work_dir(output_dir: Path, name: str) -> Path:
+def work_dir(output_dir: Path, name: str) -> Path:
+    """Return a new folder's place for the files of one evaluation's work."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
     return (output_dir / "jobs" / f"{name}-{stamp}").absolute()

@@ -8,6 +8,7 @@ from swiftcore.cli.tables import duration, print_table, size
 from swiftcore.stages import build_road
 from swiftcore.stages.needs import TrainNeeds
 from swiftcore.stages.plan import PlannedStep, plan
+from swiftcore.stages.releases import missing_engine
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,6 +38,9 @@ def main(argv: Sequence[str]) -> int:
         if step.needs is not None:
             print(_needs_line(step.label, step.needs))
     print(summary(steps))
+    lacking = missing_engine(loaded.recipe, loaded.runtime)
+    if lacking is not None:
+        print(f"warning: {lacking}")
     return 0
 
 

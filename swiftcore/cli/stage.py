@@ -13,6 +13,7 @@ from swiftcore.errors import ArtifactDamaged
 from swiftcore.recipe import Runtime
 from swiftcore.stages import STAGES, Road, build_road, run_steps
 from swiftcore.stages.graph import Step
+from swiftcore.stages.releases import require_engines
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,6 +31,7 @@ def main(argv: Sequence[str]) -> int:
     store = Store(loaded.runtime.store)
     road = build_road(loaded, store)
     last = "evaluate" if options.name == "deploy" else options.name
+    require_engines(loaded.recipe, loaded.runtime, until=options.name)
     steps = road.steps if options.name == "deploy" else road.until(last)
     _adopt_neighbours(store, options.out)
     listener = TerminalListener(quiet=options.json)

@@ -6,7 +6,7 @@ a cancellation, a lack of memory) end the evaluation instead.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from swiftcore.errors import Cancelled, EnvironmentMissing, SwiftError, TransientError
 from swiftcore.generation import Completion, SamplingParams
@@ -56,6 +56,22 @@ class TemplatedEngine(Protocol):
         progress: Progress | None = None,
     ) -> list[Completion]:
         """Answer all prompts, in order."""
+        ...
+
+
+@runtime_checkable
+class EachAnswering(Protocol):
+    """An engine that knows of each prompt whether it was answered."""
+
+    def answer_each(
+        self,
+        prompts: Sequence[list[int]],
+        params: SamplingParams,
+        *,
+        batch_size: int,
+        progress: Progress | None = None,
+    ) -> Sequence[Completion | SwiftError]:
+        """Answer all prompts, in order; one that fails spoils no other."""
         ...
 
 
@@ -131,11 +147,20 @@ def answer_prompts(
 ) -> list[Answer]:
     """Return an answer a prompt, in order."""
     askable = [prompt.ids for prompt in prompts if prompt.error is None]
+    if isinstance(engine, EachAnswering):
+        found = engine.answer_each(askable, params, batch_size=batch_size, progress=progress)
+        told = [described(each) if isinstance(each, Exception) else each for each in found]
+        return _in_order(prompts, told)
 
     def work(some: Sequence[list[int]]) -> list[Completion]:
         return engine.generate(some, params, batch_size=batch_size, progress=progress)
 
-    outcomes = iter(halved(work, askable))
+    return _in_order(prompts, halved(work, askable))
+
+
+def _in_order(prompts: Sequence[Prompt], found: Sequence[Completion | str]) -> list[Answer]:
+    """Return an answer a prompt from those of the prompts that could be asked."""
+    outcomes = iter(found)
     answers = []
     for prompt in prompts:
         outcome = prompt.error if prompt.error is not None else next(outcomes)

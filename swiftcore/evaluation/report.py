@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from swiftcore.evaluation.intervals import Estimate
-from swiftcore.recipe.sections import EvaluateSection
+from swiftcore.recipe.sections import EvaluateSection, ToolSettings, tool_settings
 
 SCHEMA = 1
 LOWER_IS_BETTER = frozenset(
@@ -171,8 +171,12 @@ class EvaluationReport:
 
 def report_settings(section: EvaluateSection) -> dict[str, Any]:
     """Return the section as a report shows it."""
-    unread = set() if section.eval_dataset else _OF_BENCHMARKS
-    return section.model_dump(mode="json", exclude=unread)
+    unread = {"infer_backend", *ToolSettings.model_fields}
+    unread |= set() if section.eval_dataset else _OF_BENCHMARKS
+    shown = section.model_dump(mode="json", exclude=unread)
+    if section.infer_backend != "pt":
+        shown |= {"infer_backend": section.infer_backend, **tool_settings(section)}
+    return shown
 
 
 def summarize(

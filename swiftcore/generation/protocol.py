@@ -4,9 +4,10 @@
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from swiftcore.generation.params import Delta, SamplingParams
+from swiftcore.generation.scores import TokenScore
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -73,4 +74,17 @@ class ServingEngine(Protocol):
 
     def close(self) -> None:
         """Stop; requests that are not finished hear an error."""
+        ...
+
+
+@runtime_checkable
+class ScoringEngine(Protocol):
+    """An engine that tells how likely given tokens are."""
+
+    def scores(self, prompt: list[int], continuation: list[int]) -> list[TokenScore]:
+        """Return the score of each token of a continuation.
+
+        Raises:
+            UsageError: it can't be scored here.
+        """
         ...

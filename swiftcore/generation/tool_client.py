@@ -33,6 +33,7 @@ class ToolPlace:
         api_key: sent as a bearer token.
         token_timeout_seconds: longest wait for the next token, the first one included.
         is_running: whether the server's process is there; without a process of ours, always.
+        when_ended: called by a request that finds the process ended, before it fails.
     """
 
     url: str
@@ -40,6 +41,7 @@ class ToolPlace:
     api_key: str | None = None
     token_timeout_seconds: float = 300.0
     is_running: Callable[[], bool] = lambda: True
+    when_ended: Callable[[], None] = lambda: None
 
 
 class ToolClient:
@@ -146,6 +148,7 @@ class ToolClient:
         if isinstance(error, _Broken | NotAnAnswer):
             found = str(error)
         if not self._place.is_running():
+            self._place.when_ended()
             return BackendFailed(
                 "the server of the engine's tool has ended",
                 where=self._place.url,

@@ -96,7 +96,6 @@ class ToolEngine:
         Raises:
             UsageError: the prompt can't be answered, or not in this way.
         """
-        self._limits.check(prompt, where="prompt")
         request = self._request(prompt, params, index, streamed=streamed)
         return ToolTicket(self._begin(self._serve(request, listener)))
 
@@ -114,6 +113,8 @@ class ToolEngine:
             UsageError: a prompt is empty, or leaves no room for an answer; it says which one.
             AnswerFailed: the tool did not answer one of them.
         """
+        for position, prompt in enumerate(prompts):
+            self._limits.check(prompt, where=f"prompt {position}")
         completions = []
         for outcome in self.answer_each(prompts, params, batch_size=batch_size, progress=progress):
             if isinstance(outcome, Exception):
@@ -132,8 +133,6 @@ class ToolEngine:
         """Answer all prompts as `generate` does; one that fails spoils no other."""
         if batch_size < 1:
             raise UsageError("batch_size must be at least 1", found=batch_size)
-        for position, prompt in enumerate(prompts):
-            self._limits.check(prompt, where=f"prompt {position}")
         jobs = [
             (prompt, position * params.num_return + i)
             for position, prompt in enumerate(prompts)
@@ -238,8 +237,12 @@ class ToolEngine:
         async def answer(prompt: list[int], index: int) -> Completion | SwiftError:
             nonlocal num_done
             outcomes: list[Delta | Exception] = []
+            try:
+                request = self._request(prompt, params, index)
+            except UsageError as error:
+                return error
             async with gate:
-                await self._serve(self._request(prompt, params, index), outcomes.append)
+                await self._serve(request, outcomes.append)
             num_done += 1
             progress.update(num_done, len(jobs), f"{len(jobs) - num_done} to come")
             return _outcome(outcomes[-1])
@@ -285,6 +288,7 @@ class ToolEngine:
     def _request(
         self, prompt: list[int], params: SamplingParams, index: int, *, streamed: bool = False
     ) -> Request:
+        self._limits.check(prompt, where="prompt")
         refused = self.why_not(params)
         if refused:
             raise UsageError(refused, where="SamplingParams")

@@ -19,6 +19,7 @@ from swiftcore.serving.protocol import (
     CompletionRequest,
     DetokenizeRequest,
     GenerationRequest,
+    LikelihoodRequest,
     TokenizeRequest,
     parse,
 )
@@ -49,7 +50,7 @@ def create_app(service: ModelService, *, api_key: str | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(service.engine.close)
+        await asyncio.to_thread(service.close)
 
     app = FastAPI(
         title="swiftcore", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
@@ -77,12 +78,12 @@ def _handle_errors(app: FastAPI) -> None:
 def _add_health(app: FastAPI, service: ModelService) -> None:
     @app.get("/health")
     async def health() -> Response:
-        alive = service.engine.alive
+        alive = service.alive
         return JSONResponse({"status": "ok" if alive else "failed"}, 200 if alive else 503)
 
     @app.get("/ready")
     async def ready() -> Response:
-        alive = service.engine.alive
+        alive = service.alive
         body = {"status": "ready" if alive else "failed", "model": service.names[0]}
         return JSONResponse({**body, "fingerprint": service.fingerprint}, 200 if alive else 503)
 
@@ -96,32 +97,38 @@ def _add_routes(app: FastAPI, service: ModelService) -> None:
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> dict[str, Any]:
-        service.check_model(name)
+        service.served(name)
         return _model(service, name)
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         asked = parse(ChatRequest, await read_body(request, service.limits))
-        service.check_model(asked.model)
         return await reply_to.chat(request, asked, await service.chat_prompt(asked))
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
         asked = parse(CompletionRequest, await read_body(request, service.limits))
-        service.check_model(asked.model)
         return await reply_to.plain(request, asked, await service.completion_prompts(asked))
 
     @app.post("/v1/tokenize")
     async def tokenize(request: Request) -> dict[str, Any]:
         asked = parse(TokenizeRequest, await read_body(request, service.limits))
-        service.check_model(asked.model)
         tokens = await service.tokens(asked)
         return {"count": len(tokens), "max_model_len": service.max_model_len, "tokens": tokens}
+
+    @app.post("/v1/likelihood")
+    async def likelihood(request: Request) -> dict[str, Any]:
+        asked = parse(LikelihoodRequest, await read_body(request, service.limits))
+        scores = await service.likelihood(asked)
+        return {
+            "tokens": [score.token for score in scores],
+            "logprobs": [score.logprob for score in scores],
+            "gaps": [score.gap for score in scores],
+        }
 
     @app.post("/v1/detokenize")
     async def detokenize(request: Request) -> dict[str, Any]:
         asked = parse(DetokenizeRequest, await read_body(request, service.limits))
-        service.check_model(asked.model)
         return {"prompt": await asyncio.to_thread(service.text, asked)}
 
 
@@ -144,7 +151,7 @@ class _Answering:
     async def chat(self, request: Request, asked: ChatRequest, prompt: Prompt) -> Response:
         reply = Reply(asked.model, chat=True, fingerprint=self._service.fingerprint)
         tools = asked.callable_tools
-        template = self._service.template
+        template = self._service.served(asked.model).template
         if asked.stream:
             writer = _ChatWriter(template, tools)
             return self._stream(asked, reply, [prompt], writer.opening, writer.choices)

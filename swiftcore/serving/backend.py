@@ -137,7 +137,7 @@ def server_command(release: Release, listener: int, log: Path) -> list[str]:
         *(sys.executable, "-P", "-m", release.server),
         *release.command(),
         *("--fd", str(listener), "--parent", str(os.getpid())),
-        *("--error-file", str(_error_file(log))),
+        *("--error-file", str(_error_file(log)), "--log-file", str(log)),
     ]
 
 

@@ -233,6 +233,23 @@ class TokenizeRequest(_Strict):
         return _row(self.messages or [], self.tools)
 
 
+class LikelihoodRequest(_Strict):
+    """Body of /v1/likelihood: a conversation, and an answer to it that is given."""
+
+    model: str
+    messages: list[Message] = Field(min_length=1)
+    tools: list[Tool] | None = None
+    answer: str = Field(min_length=1)
+
+    def row(self) -> dict[str, Any]:
+        """Return the conversation as a standard row.
+
+        Raises:
+            ApiError: a message says nothing, or a tool call's arguments are not a JSON object.
+        """
+        return _row(self.messages, self.tools)
+
+
 class DetokenizeRequest(_Strict):
     """Body of /v1/detokenize."""
 

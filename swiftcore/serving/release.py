@@ -1,6 +1,9 @@
 """What is served: a release, the answers it must repeat, and the outcome of a deployment."""
 
 import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,10 @@ class Release:
         aliases: further model names.
         device, num_threads, dtype, max_batch_size, max_model_len, max_new_tokens,
         max_concurrent_requests: as the server's flags of these names.
+        infer_backend: engine; pt is transformers in the server's own process, the others are tools.
+        backend_settings: the tool's settings that differ from their defaults.
+        adapters: folders of adapters over the model, by the names that requests use.
+        backends_dir: where environments of tools are; None for the usual place.
         server: python module that serves; it takes the flags of `swiftcore.serving.server`.
     """
 
@@ -37,6 +44,10 @@ class Release:
     max_model_len: int | None = None
     max_new_tokens: int = 512
     max_concurrent_requests: int = 64
+    infer_backend: str = "pt"
+    backend_settings: Mapping[str, Any] = field(default_factory=dict)
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    backends_dir: Path | None = None
     server: str = "swiftcore.serving.server"
 
     def __post_init__(self) -> None:
@@ -44,6 +55,10 @@ class Release:
         object.__setattr__(self, "model_dir", Path(self.model_dir).absolute())
         if self.adapter_dir is not None:
             object.__setattr__(self, "adapter_dir", Path(self.adapter_dir).absolute())
+        if self.backends_dir is not None:
+            object.__setattr__(self, "backends_dir", Path(self.backends_dir).absolute())
+        adapters = {name: Path(folder).absolute() for name, folder in self.adapters.items()}
+        object.__setattr__(self, "adapters", adapters)
         object.__setattr__(self, "aliases", tuple(self.aliases))
 
     @property
@@ -51,6 +66,11 @@ class Release:
         """Every model name clients may use, the main one first."""
         versioned = (f"{self.name}@{self.version}",) if self.version else ()
         return tuple(dict.fromkeys((self.name, *versioned, *self.aliases)))
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """The model's names and those of its adapters."""
+        return (*self.names, *self.adapters)
 
     @property
     def label(self) -> str:
@@ -64,6 +84,8 @@ class Release:
         fields["model_dir"] = str(self.model_dir)
         fields["adapter_dir"] = None if self.adapter_dir is None else str(self.adapter_dir)
         fields["aliases"] = list(self.aliases)
+        fields["adapters"] = {name: str(folder) for name, folder in self.adapters.items()}
+        fields["backends_dir"] = None if self.backends_dir is None else str(self.backends_dir)
         return fields
 
     @classmethod
@@ -74,6 +96,7 @@ class Release:
     def files(self) -> list[tuple[str, int, int]]:
         """Return (path, size, mtime in ns) of every served file: cheap evidence of a change."""
         folders = [self.model_dir, *([self.adapter_dir] if self.adapter_dir else [])]
+        folders += self.adapters.values()
         found = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
         stats = [(str(path), path.stat()) for path in sorted(found)]
         return [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
@@ -83,7 +106,13 @@ class Release:
         flags = ["--model", str(self.model_dir), "--name", self.names[0]]
         for alias in self.names[1:]:
             flags += ["--alias", alias]
+        for name, folder in self.adapters.items():
+            flags += ["--named-adapter", f"{name}={folder}"]
+        if self.infer_backend != "pt":
+            settings = json.dumps(dict(self.backend_settings), sort_keys=True)
+            flags += ["--infer-backend", self.infer_backend, "--backend-settings", settings]
         optional = {
+            "--backends-dir": self.backends_dir,
             "--adapter": self.adapter_dir,
             "--device": self.device,
             "--num-threads": self.num_threads,
@@ -98,6 +127,26 @@ class Release:
             if value is not None:
                 flags += [flag, str(value)]
         return flags
+
+
+def release_fingerprint(
+    model: str,
+    infer_backend: str,
+    settings: Mapping[str, Any],
+    adapters: Mapping[str, str],
+) -> str:
+    """Return the identity of a release: that of its model alone where nothing else shapes it.
+
+    Args:
+        model: fingerprint of the served model.
+        infer_backend: who serves.
+        settings: of the backend, those that differ from their defaults.
+        adapters: digests of adapters by name.
+    """
+    if infer_backend == "pt" and not adapters:
+        return model
+    parts = [model, infer_backend, dict(settings), dict(adapters)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,20 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swiftcore.atomic import write_text_synced
-from swiftcore.errors import SwiftError
+from swiftcore.errors import SwiftError, UsageError
 from swiftcore.lazy import import_without, uncollected
 from swiftcore.models.quiet import quiet_imports
 from swiftcore.processes import die_with_parent
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from swiftcore.serving.limits import Limits
+    from swiftcore.serving.service import ModelService
 
 API_KEY_VARIABLE = "SWIFTCORE_API_KEY"
 
@@ -49,6 +49,11 @@ def parser() -> argparse.ArgumentParser:
     add("--max-concurrent-requests", type=int, default=64, help="more than these get a 429")
     add("--request-timeout", type=float, default=300.0, help="longest answer, in seconds")
     add("--fingerprint", help="identity of the release, shown to clients")
+    add("--infer-backend", default="pt", help="engine: pt, vllm, sglang or lmdeploy")
+    add("--backend-settings", type=json.loads, default={}, help="the tool's settings, as JSON")
+    add("--named-adapter", action="append", default=[], help="NAME=FOLDER; may be repeated")
+    add("--backends-dir", type=Path, help="where the environments of tools are")
+    add("--log-file", type=Path, help="where this process's output goes, for that of a tool")
     add("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     add("--error-file", type=Path, help="where to write, as JSON, why the server did not start")
     add("--parent", type=int, help="process id of a parent to die with")
@@ -78,20 +83,24 @@ def serve(arguments: argparse.Namespace) -> None:
     """Load the model, bind, and serve.
 
     Raises:
-        SwiftError: the model can't be loaded or the port is taken.
+        SwiftError: the model can't be loaded, its tool does not start, or the port is taken.
     """
     from swiftcore.serving.http_server import bind, make_server
 
     # Bound before the model is loaded: a taken port must not cost the minutes of loading.
     with (
-        bind(arguments.host, arguments.port)
-        if arguments.fd is None
-        else socket.socket(fileno=arguments.fd)
-    ) as listener:
-        app, limits = _build_app(arguments)
+        (
+            bind(arguments.host, arguments.port)
+            if arguments.fd is None
+            else socket.socket(fileno=arguments.fd)
+        ) as listener,
+        _service(arguments) as service,
+    ):
+        from swiftcore.serving.app import create_app
+
         server = make_server(
-            app,
-            header_timeout_seconds=limits.header_timeout_seconds,
+            create_app(service, api_key=os.environ.get(API_KEY_VARIABLE) or None),
+            header_timeout_seconds=service.limits.header_timeout_seconds,
             log_level=arguments.log_level,
         )
         host, port = listener.getsockname()[:2]
@@ -99,19 +108,47 @@ def serve(arguments: argparse.Namespace) -> None:
         server.run(sockets=[listener])
 
 
-def _build_app(arguments: argparse.Namespace) -> "tuple[FastAPI, Limits]":
+@contextmanager
+def _service(arguments: argparse.Namespace) -> "Iterator[ModelService]":
+    """Yield what is served; a tool runs as long as the block."""
     from swiftcore.models import require_model_folder
 
     # Before the libraries are loaded: what is not there is said at once.
     require_model_folder(arguments.model)
+    if arguments.infer_backend == "pt":
+        yield _own_service(arguments)
+        return
+    from swiftcore.serving.tool_serving import tool_service
+
+    with tool_service(arguments) as service:
+        yield service
+
+
+def limits_of(arguments: argparse.Namespace) -> "Limits":
+    """Return what a client may ask for."""
+    from swiftcore.serving.limits import Limits
+
+    return Limits(
+        max_new_tokens=arguments.max_new_tokens,
+        max_concurrent_requests=arguments.max_concurrent_requests,
+        request_timeout_seconds=arguments.request_timeout,
+    )
+
+
+def _own_service(arguments: argparse.Namespace) -> "ModelService":
+    if arguments.named_adapter:
+        raise UsageError(
+            "transformers serves one model a process, and no adapters beside it",
+            where="--named-adapter",
+            found=", ".join(arguments.named_adapter),
+            do="serve with infer_backend vllm, or deploy each adapter under a name of its own",
+        )
     with uncollected():
         _import_engine(arguments)
     from swiftcore.generation.batcher import Batcher
     from swiftcore.generation.engine import TransformersEngine
     from swiftcore.models import load_tokenizer
-    from swiftcore.serving.app import create_app
     from swiftcore.serving.chat import load_serving_template
-    from swiftcore.serving.limits import Limits
     from swiftcore.serving.service import ModelService
 
     tokenizer = load_tokenizer(arguments.model)
@@ -126,19 +163,13 @@ def _build_app(arguments: argparse.Namespace) -> "tuple[FastAPI, Limits]":
         stop_words=template.stop_words,
         max_model_len=arguments.max_model_len,
     )
-    limits = Limits(
-        max_new_tokens=arguments.max_new_tokens,
-        max_concurrent_requests=arguments.max_concurrent_requests,
-        request_timeout_seconds=arguments.request_timeout,
-    )
-    service = ModelService(
+    return ModelService(
         Batcher(engine, max_batch_size=arguments.max_batch_size),
         template,
         names=[arguments.name, *arguments.alias],
-        limits=limits,
+        limits=limits_of(arguments),
         fingerprint=arguments.fingerprint,
     )
-    return create_app(service, api_key=os.environ.get(API_KEY_VARIABLE) or None), limits
 
 
 def _import_engine(arguments: argparse.Namespace) -> None:

@@ -1,13 +1,14 @@
 """A served model behind the HTTP routes: checks requests against the limits, and generates."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from swiftcore.errors import UsageError
+from swiftcore.errors import SwiftError, UsageError
 from swiftcore.generation.params import Completion, Delta, SamplingParams
-from swiftcore.generation.protocol import ServingEngine
+from swiftcore.generation.protocol import ScoringEngine, ServingEngine
+from swiftcore.generation.scores import TokenScore
 from swiftcore.serving.api_errors import ApiError, bad_request, internal_error
 from swiftcore.serving.chat import encode_chat
 from swiftcore.serving.limits import Limits
@@ -16,6 +17,7 @@ from swiftcore.serving.protocol import (
     CompletionRequest,
     DetokenizeRequest,
     GenerationRequest,
+    LikelihoodRequest,
     TokenizeRequest,
 )
 
@@ -24,15 +26,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Served:
+    """What answers under a name: an engine, and the template its model was trained with."""
+
+    engine: ServingEngine
+    template: "Template"
+
+
+@dataclass(frozen=True)
 class Prompt:
-    """One prompt as tokens, and the settings it is answered with."""
+    """One prompt as tokens, the settings it is answered with, and who answers it."""
 
     tokens: list[int]
     params: SamplingParams
+    engine: ServingEngine
 
 
 class ModelService:
-    """One model under one or more names.
+    """One model under one or more names, and adapters of it under names of their own.
 
     Args:
         engine: generates.
@@ -40,6 +51,7 @@ class ModelService:
         names: accepted model names, the first is the main one.
         limits: what a request may cost.
         fingerprint: identity of the served release, shown as `system_fingerprint`.
+        adapters: adapters over the model by name.
     """
 
     def __init__(
@@ -50,40 +62,54 @@ class ModelService:
         names: list[str],
         limits: Limits,
         fingerprint: str | None = None,
+        adapters: Mapping[str, Served] | None = None,
     ) -> None:
         self.engine = engine
         self.template = template
-        self.names = names
+        self.names = [*names, *(adapters or {})]
         self.limits = limits
         self.fingerprint = fingerprint
+        self._served = {name: Served(engine, template) for name in names} | dict(adapters or {})
+
+    @property
+    def alive(self) -> bool:
+        """Whether everything that is served can answer."""
+        return all(served.engine.alive for served in self._served.values())
+
+    def close(self) -> None:
+        """Stop answering."""
+        for engine in {id(s.engine): s.engine for s in self._served.values()}.values():
+            engine.close()
 
     @property
     def max_model_len(self) -> int:
         """Most tokens of prompt and answer together."""
         return self.engine.max_model_len
 
-    def check_model(self, name: str) -> None:
-        """Refuse a model this server doesn't have.
+    def served(self, name: str) -> Served:
+        """Return what answers under a name.
 
         Raises:
             ApiError: 404.
         """
-        if name not in self.names:
+        if name not in self._served:
             raise ApiError(
                 404,
                 f"the model {name!r} is not served here; served: {', '.join(self.names)}",
                 code="model_not_found",
                 param="model",
             )
+        return self._served[name]
 
     async def chat_prompt(self, request: ChatRequest) -> Prompt:
         """Return the tokens of a conversation, checked against the limits.
 
         Raises:
-            ApiError: 400.
+            ApiError: 400, or 404 for an unknown model.
         """
+        template = self.served(request.model).template
         # In a thread: a long conversation must not hold up /health and the other streams.
-        tokens = await asyncio.to_thread(encode_chat, self.template, request.row())
+        tokens = await asyncio.to_thread(encode_chat, template, request.row())
         # Some families write calls with special tokens, and the parser must see them.
         return self._prompt(tokens, request, special_tokens=request.wants_tool_calls)
 
@@ -91,14 +117,14 @@ class ModelService:
         """Return the tokens of plain prompts, checked against the limits.
 
         Raises:
-            ApiError: 400.
+            ApiError: 400, or 404 for an unknown model.
         """
         prompts = request.prompts
+        encode = self.served(request.model).engine.tokenizer.encode
         if not 1 <= len(prompts) <= self.limits.max_prompts:
             raise bad_request(
                 f"prompt: between 1 and {self.limits.max_prompts} prompts a request", param="prompt"
             )
-        encode = self.engine.tokenizer.encode
         return [
             self._prompt(
                 await asyncio.to_thread(encode, prompt) if isinstance(prompt, str) else prompt,
@@ -111,22 +137,46 @@ class ModelService:
         """Return the tokens that a conversation or a text becomes here.
 
         Raises:
-            ApiError: 400.
+            ApiError: 400, or 404 for an unknown model.
         """
+        served = self.served(request.model)
         if request.prompt is not None:
-            return await asyncio.to_thread(self.engine.tokenizer.encode, request.prompt)
-        return await asyncio.to_thread(encode_chat, self.template, request.row())
+            return await asyncio.to_thread(served.engine.tokenizer.encode, request.prompt)
+        return await asyncio.to_thread(encode_chat, served.template, request.row())
 
     def text(self, request: DetokenizeRequest) -> str:
         """Return the text of tokens, control tokens included.
 
         Raises:
-            ApiError: 400.
+            ApiError: 400, or 404 for an unknown model.
         """
-        vocab = self.engine.vocab_size
-        if any(not 0 <= token < vocab for token in request.tokens):
-            raise bad_request(f"tokens: ids must be from 0 to {vocab - 1}", param="tokens")
-        return str(self.engine.tokenizer.decode(request.tokens))
+        engine = self.served(request.model).engine
+        if any(not 0 <= token < engine.vocab_size for token in request.tokens):
+            raise bad_request(
+                f"tokens: ids must be from 0 to {engine.vocab_size - 1}", param="tokens"
+            )
+        return str(engine.tokenizer.decode(request.tokens))
+
+    async def likelihood(self, request: LikelihoodRequest) -> list[TokenScore]:
+        """Return how likely each token of a given answer to a conversation is.
+
+        Raises:
+            ApiError: 400, also where the engine doesn't tell; 404 for an unknown model; 500.
+        """
+        served = self.served(request.model)
+        if not isinstance(served.engine, ScoringEngine):
+            raise bad_request(
+                "this model's engine does not tell how likely given tokens are",
+                code="unsupported_value",
+            )
+        prompt = await asyncio.to_thread(encode_chat, served.template, request.row())
+        answer = served.engine.tokenizer(request.answer, add_special_tokens=False).input_ids
+        try:
+            return await asyncio.to_thread(served.engine.scores, prompt, answer)
+        except UsageError as error:
+            raise bad_request(str(error)) from error
+        except SwiftError as error:
+            raise internal_error() from error
 
     async def deltas(
         self, prompts: list[Prompt], *, streamed: bool
@@ -150,7 +200,7 @@ class ModelService:
                 for i in range(prompt.params.num_return):
                     choice = position * prompt.params.num_return + i
                     tickets.append(
-                        self.engine.submit(
+                        prompt.engine.submit(
                             prompt.tokens,
                             prompt.params,
                             lambda item, choice=choice: listener(choice, item),
@@ -187,6 +237,7 @@ class ModelService:
         self, tokens: list[int], request: GenerationRequest, *, special_tokens: bool = False
     ) -> Prompt:
         limits, length = self.limits, len(tokens)
+        engine = self.served(request.model).engine
         if not tokens:
             raise bad_request("the prompt has no tokens", param="prompt")
         room = self.max_model_len - length
@@ -206,7 +257,7 @@ class ModelService:
         count = request.n or 1
         if count > limits.max_choices:
             raise bad_request(f"n: at most {limits.max_choices} on this server", param="n")
-        vocab = self.engine.vocab_size
+        vocab = engine.vocab_size
         if min(tokens) < 0 or max(tokens) >= vocab:
             raise bad_request(f"prompt: token ids must be from 0 to {vocab - 1}", param="prompt")
         params = SamplingParams(
@@ -221,7 +272,7 @@ class ModelService:
             ignore_eos=request.ignore_eos,
             skip_special_tokens=not special_tokens,
         )
-        refused = self.engine.why_not(params)
+        refused = engine.why_not(params)
         if refused:
             raise bad_request(refused, param=refused.partition(":")[0], code="unsupported_value")
-        return Prompt(tokens, params)
+        return Prompt(tokens, params, engine)

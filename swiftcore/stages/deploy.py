@@ -16,6 +16,14 @@ from swiftcore.progress import Progress, Silent
 from swiftcore.recipe import DeploySection, Runtime
 from swiftcore.serving import DeployResult, Golden, Release, deploy_release
 from swiftcore.stages.graph import Road
+from swiftcore.stages.releases import (
+    ModelToServe,
+    make_release,
+    named_adapters,
+    require_engine,
+    start_patience,
+    verify_adapters,
+)
 from swiftcore.stages.runner import served_candidate
 
 REPORT_NAME = "report.json"
@@ -100,24 +108,23 @@ def deploy_model(
 
     Raises:
         GateRefused: a condition does not hold, or the endpoint's answers differ from evaluation.
+        BackendMissing: the tool that is to serve is not installed, or can't be here.
+        UsageError: an adapter was trained over another base.
         EnvironmentMissing: the port belongs to another program, or the new model doesn't start;
             the old one keeps answering.
     """
     section = _section(road)
     judge(road, model.candidate, report, champion).raise_if_refused()
-    release = Release(
-        fingerprint=model.artifact.fingerprint,
-        name=section.name,
-        version=version,
-        model_dir=model.model_dir,
-        adapter_dir=model.adapter_dir,
-        digest=model.artifact.digest,
-        max_new_tokens=section.max_new_tokens,
-        max_batch_size=section.max_batch_size,
-        max_model_len=section.max_model_len,
-        device=runtime.resolved_device(),
-        num_threads=runtime.threads(),
-    )
+    require_engine(section.infer_backend, runtime)
+    adapters = named_adapters(section, store)
+    made = model.artifact
+    files = ModelToServe(model.model_dir, made.fingerprint, made.digest, model.adapter_dir)
+    release = make_release(section, files, adapters, store, runtime, version=version)
+
+    def verify(_: Release) -> None:
+        store.verify(made, thorough=True)
+        verify_adapters(store, adapters)
+
     return deploy_release(
         release,
         state_dir=serving_root(store) / section.name,
@@ -127,8 +134,8 @@ def deploy_model(
             *golden_answers(store, report, model.candidate, section.num_golden),
             *golden_prompts(store, report, model.model_dir, section.num_golden),
         ],
-        start_timeout_seconds=runtime.start_timeout_seconds,
-        verify=lambda _: store.verify(model.artifact, thorough=True),
+        start_timeout_seconds=start_patience(section.infer_backend, runtime),
+        verify=verify,
         progress=progress or Silent(),
     )
 

@@ -1,22 +1,20 @@
 """Evaluate: every candidate answers the held-out rows; scores, intervals, size and speed."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swiftcore.artifacts import Produced, section_config
 from swiftcore.artifacts.digests import files_under
-from swiftcore.progress import Progress
 from swiftcore.recipe import EvaluateSection, Recipe
+from swiftcore.stages.answering_engines import Answering, PromptedEngine, opened_engine
 from swiftcore.stages.contract import Source, Stage, StageRun
 from swiftcore.stages.evaluate_tools import tool_benchmarks, tool_inputs
 
 if TYPE_CHECKING:
     from swiftcore.evaluation import Candidate
     from swiftcore.evaluation.benchmarks.planning import PlannedBenchmark
-    from swiftcore.generation import Completion, SamplingParams, TransformersEngine
     from swiftcore.template import Template
 
 _CANDIDATES = ("base", "trained", "adapter", "merged", "quantized")
@@ -62,43 +60,6 @@ def _benchmarks(run: StageRun, section: EvaluateSection) -> "list[PlannedBenchma
     return plan_benchmarks(section, files)
 
 
-@dataclass(frozen=True)
-class PromptedEngine:
-    """An engine with the template that training used, whatever folder the model came from."""
-
-    engine: "TransformersEngine"
-    template: "Template"
-
-    def generate(
-        self,
-        prompts: Sequence[list[int]],
-        params: "SamplingParams",
-        *,
-        batch_size: int,
-        progress: Progress | None = None,
-    ) -> "list[Completion]":
-        """Answer all prompts, in order."""
-        return self.engine.generate(prompts, params, batch_size=batch_size, progress=progress)
-
-    def log_likelihoods(
-        self,
-        pairs: Sequence[tuple[list[int], list[int]]],
-        *,
-        batch_size: int,
-        progress: Progress | None = None,
-    ) -> list[float]:
-        """Score continuations of prompts."""
-        return self.engine.log_likelihoods(pairs, batch_size=batch_size, progress=progress)
-
-    def text_ids(self, text: str) -> list[int]:
-        """Return the tokens of plain text."""
-        return self.engine.text_ids(text)
-
-    def text_windows(self, text: str) -> list[tuple[list[int], list[int]]]:
-        """Cut a text into windows to score."""
-        return self.engine.text_windows(text)
-
-
 def _run(run: StageRun) -> Produced:
     from swiftcore.data import load_rows
     from swiftcore.evaluation import evaluate_candidates
@@ -109,17 +70,18 @@ def _run(run: StageRun) -> Produced:
     trained_on = trained_on or [dataset]
 
     section = run.recipe.evaluate or EvaluateSection()
-    report = evaluate_candidates(
-        section,
-        _candidates(run),
-        load_rows(dataset, "test"),
-        run.area.out,
-        load_engine=_Engines(run).load,
-        train_rows=[row for folder in trained_on for row in load_rows(folder, "train")],
-        benchmarks=_benchmarks(run, section),
-        tool=None if section.eval_backend == "Native" else tool_benchmarks(run, section),
-        progress=run.progress,
-    )
+    with closing(_Engines(run, section)) as engines:
+        report = evaluate_candidates(
+            section,
+            _candidates(run),
+            load_rows(dataset, "test"),
+            run.area.out,
+            load_engine=engines.load,
+            train_rows=[row for folder in trained_on for row in load_rows(folder, "train")],
+            benchmarks=_benchmarks(run, section),
+            tool=None if section.eval_backend == "Native" else tool_benchmarks(run, section),
+            progress=run.progress,
+        )
     metrics = {
         f"{candidate}/{name}": value
         for candidate, values in report.flat_metrics().items()
@@ -144,10 +106,11 @@ def _candidates(run: StageRun) -> "list[Candidate]":
 
 
 class _Engines:
-    """Makes the candidates' engines; they share the template, and the tokenizer where it is one."""
+    """Makes the candidates' engines, one at a time; all share one template."""
 
-    def __init__(self, run: StageRun) -> None:
-        self._run = run
+    def __init__(self, run: StageRun, section: EvaluateSection) -> None:
+        self._run, self._section = run, section
+        self._opened = ExitStack()
 
     @cached_property
     def _template(self) -> "Template":
@@ -158,21 +121,22 @@ class _Engines:
         return load_template(inputs["encoded"], load_tokenizer(inputs["base"]))
 
     def load(self, candidate: "Candidate") -> PromptedEngine:
-        """Return the engine of one candidate."""
-        from swiftcore.generation import TransformersEngine
+        """Return the engine of one candidate, and end the tool that answered for the last."""
         from swiftcore.models.files import same_tokenizer
 
-        base, runtime = self._run.inputs["base"], self._run.runtime
-        shared = same_tokenizer(candidate.model_dir, base)
-        engine = TransformersEngine.load(
-            candidate.model_dir,
-            adapter_dir=candidate.adapter_dir,
-            tokenizer=self._template.tokenizer if shared else None,
-            device=runtime.resolved_device(),
-            num_threads=runtime.threads(),
-            stop_words=self._template.stop_words,
+        self.close()
+        run = self._run
+        shared = same_tokenizer(candidate.model_dir, run.inputs["base"])
+        tokenizer = self._template.tokenizer if shared else None
+        asked = Answering(candidate.model_dir, candidate.adapter_dir, self._template, tokenizer)
+        log = run.area.work / "tools" / f"{candidate.name}.log"
+        return self._opened.enter_context(
+            opened_engine(asked, self._section, run.runtime, log, run.progress)
         )
-        return PromptedEngine(engine, self._template)
+
+    def close(self) -> None:
+        """End what the last candidate needed."""
+        self._opened.close()
 
 
 def weights_bytes(folder: Path) -> int:

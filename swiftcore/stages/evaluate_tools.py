@@ -12,7 +12,9 @@ from swiftcore.artifacts.digests import folder_digest
 from swiftcore.errors import UsageError
 from swiftcore.models.files import TEMPLATE_FILE
 from swiftcore.recipe import EvaluateSection
+from swiftcore.stages.answering_engines import release_to_question
 from swiftcore.stages.contract import Source, StageRun
+from swiftcore.stages.releases import start_patience
 
 if TYPE_CHECKING:
     from swiftcore.evaluation import Candidate
@@ -54,7 +56,7 @@ def tool_benchmarks(run: StageRun, section: EvaluateSection) -> "ToolBenchmarks"
     digests = DigestCache(None)
     return ToolBenchmarks(
         section.model_copy(update={"eval_dataset_args": settings}),
-        _Serving(run).serve,
+        _Serving(run, section).serve,
         run.area.work / "jobs",
         run.area.out / "raw",
         run.runtime,
@@ -65,36 +67,32 @@ def tool_benchmarks(run: StageRun, section: EvaluateSection) -> "ToolBenchmarks"
 class _Serving:
     """Serves candidates with the template that training used, as the native evaluation does."""
 
-    def __init__(self, run: StageRun) -> None:
-        self._run = run
+    def __init__(self, run: StageRun, section: EvaluateSection) -> None:
+        self._run, self._section = run, section
 
     @contextlib.contextmanager
     def serve(self, candidate: "Candidate") -> "Iterator[ServedModel]":
         """Serve one candidate on a port of its own."""
         from swiftcore.evaluation.tools import UNLIMITED_TOKENS, ServedModel
-        from swiftcore.serving.release import Release
         from swiftcore.serving.temporary import temporarily_served
 
         folder = self._run.area.work / "served" / candidate.name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         runtime = self._run.runtime
-        release = Release(
-            fingerprint=candidate.name,
-            name=candidate.name,
-            version=None,
-            model_dir=self._templated(candidate.model_dir, folder / "model"),
-            adapter_dir=candidate.adapter_dir
-            and self._templated(candidate.adapter_dir, folder / "adapter"),
-            device=runtime.resolved_device(),
-            num_threads=runtime.threads(),
-            max_new_tokens=UNLIMITED_TOKENS,
+        adapter_dir = candidate.adapter_dir
+        release = release_to_question(
+            candidate.name,
+            self._templated(candidate.model_dir, folder / "model"),
+            adapter_dir and self._templated(adapter_dir, folder / "adapter"),
+            self._section,
+            runtime,
+            UNLIMITED_TOKENS,
         )
         log = folder / "server.log"
-        with temporarily_served(
-            release, log, timeout_seconds=runtime.start_timeout_seconds
-        ) as served:
-            yield ServedModel(served.url, served.name, served.api_key)
+        seconds = start_patience(self._section.infer_backend, runtime)
+        with temporarily_served(release, log, timeout_seconds=seconds) as served:
+            yield ServedModel(served.url, candidate.name, served.api_key)
 
     def _templated(self, folder: Path, view: Path) -> Path:
         """Return a folder of links to a model's files, with the template of the run."""

@@ -1,5 +1,7 @@
 """From a reference to a model that answers: its folders, its template, its engine."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,9 +9,11 @@ from typing import TYPE_CHECKING
 from swiftcore.artifacts import Artifact, Store
 from swiftcore.errors import UsageError
 from swiftcore.models.files import ADAPTER_CONFIG, TEMPLATE_FILE, read_json
-from swiftcore.recipe import Runtime
+from swiftcore.progress import Progress
+from swiftcore.recipe import EvaluateSection, Runtime
 from swiftcore.recipe.sections import TemplateSection
-from swiftcore.stages.evaluate import PromptedEngine, weights_bytes
+from swiftcore.stages.answering_engines import Answering, PromptedEngine, opened_engine
+from swiftcore.stages.evaluate import weights_bytes
 from swiftcore.stages.resolve import resolve_reference
 
 if TYPE_CHECKING:
@@ -87,24 +91,27 @@ def _base_of(adapter: Path, found: object, store: Store) -> Path:
     )
 
 
-def load_prompted(
-    folders: ModelFolders, section: TemplateSection, runtime: Runtime
-) -> PromptedEngine:
-    """Load a model with the template it was trained with, or the one that the section names."""
-    from swiftcore.generation import TransformersEngine
+@contextmanager
+def opened_model(
+    folders: ModelFolders,
+    template: TemplateSection,
+    section: EvaluateSection,
+    runtime: Runtime,
+    log: Path,
+    progress: Progress,
+) -> Iterator[PromptedEngine]:
+    """Yield a model with the template it was trained with, or the one that a section names.
+
+    Raises:
+        BackendMissing, BackendFailed: its tool is not there, or does not start.
+    """
     from swiftcore.models import load_tokenizer
 
     tokenizer = load_tokenizer(folders.model_dir)
-    template = _template(folders, section, tokenizer)
-    engine = TransformersEngine.load(
-        folders.model_dir,
-        adapter_dir=folders.adapter_dir,
-        tokenizer=tokenizer,
-        device=runtime.resolved_device(),
-        num_threads=runtime.threads(),
-        stop_words=template.stop_words,
-    )
-    return PromptedEngine(engine, template)
+    written_with = _template(folders, template, tokenizer)
+    asked = Answering(folders.model_dir, folders.adapter_dir, written_with, tokenizer)
+    with opened_engine(asked, section, runtime, log, progress) as engine:
+        yield engine
 
 
 def _template(

@@ -16,9 +16,11 @@ from swiftcore.recipe.sections.results import (
     MergeSection,
 )
 from swiftcore.recipe.sections.serve_backends import (
+    InferBackend,
     ServeBackend,
     ToolSettings,
     check_backend_settings,
+    tool_settings,
 )
 from swiftcore.recipe.sections.template import TemplateSection
 from swiftcore.recipe.sections.train import Strategy, TrainSection
@@ -33,6 +35,7 @@ __all__ = [
     "Dtype",
     "EvaluateSection",
     "Gate",
+    "InferBackend",
     "Intervention",
     "MergeSection",
     "ModelSection",
@@ -49,4 +52,5 @@ __all__ = [
     "TrainType",
     "TunerSection",
     "check_backend_settings",
+    "tool_settings",
 ]

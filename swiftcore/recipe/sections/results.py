@@ -1,5 +1,6 @@
 """The sections of what comes after training but for quantize: merge, evaluate, deploy."""
 
+import re
 from typing import Any, Literal
 
 from pydantic import (
@@ -11,8 +12,18 @@ from pydantic import (
 
 from swiftcore.recipe.benchmarks import check_benchmarks, check_tool
 from swiftcore.recipe.refusals import refuse_value
-from swiftcore.recipe.sections.base import Name, Section
-from swiftcore.recipe.sections.serve_backends import ToolSettings, check_backend_settings
+from swiftcore.recipe.sections.base import NAME_PATTERN, Name, Section
+from swiftcore.recipe.sections.serve_backends import (
+    InferBackend,
+    ToolSettings,
+    check_backend_settings,
+)
+
+# Why some engines take no adapters beside the model they serve.
+_WITHOUT_ADAPTERS = {
+    "pt": "transformers serves one model a process",
+    "lmdeploy": "LMDeploy's route for token ids takes none",
+}
 
 
 class MergeSection(Section):
@@ -26,7 +37,7 @@ class MergeSection(Section):
     )
 
 
-class EvaluateSection(Section):
+class EvaluateSection(ToolSettings):
     """Answering held-out rows and scoring the answers."""
 
     metrics: list[Literal["agent", "rouge", "exact_match", "final_number"]] = Field(
@@ -43,6 +54,9 @@ class EvaluateSection(Section):
         default=0.95, gt=0, lt=1, description="width of the confidence intervals"
     )
     seed: int = Field(default=42, description="seed of sampling and of the bootstrap")
+    infer_backend: InferBackend = Field(
+        default="pt", description="engine that answers; pt is transformers, the others are tools"
+    )
     eval_backend: Literal["Native", "EvalScope", "OpenCompass", "LmEval"] = Field(
         default="Native",
         description="who asks and scores eval_dataset; the others need swift env install",
@@ -64,6 +78,11 @@ class EvaluateSection(Section):
     def _not_refused(cls, value: Any, info: ValidationInfo) -> Any:
         refuse_value(info.field_name, value)
         return value
+
+    @model_validator(mode="after")
+    def _settings_are_the_tool_s(self) -> "EvaluateSection":
+        check_backend_settings(self.infer_backend, self)
+        return self
 
     @model_validator(mode="after")
     def _benchmarks_are_known(self) -> "EvaluateSection":
@@ -96,7 +115,13 @@ class DeploySection(ToolSettings):
         default="auto",
         description="candidate to serve; auto: merged where there is one, else trained",
     )
-    infer_backend: Literal["pt"] = Field(default="pt", description="engine; pt is transformers")
+    infer_backend: InferBackend = Field(
+        default="pt", description="engine; pt is transformers, the others are tools"
+    )
+    adapters: list[str] = Field(
+        default_factory=list,
+        description="NAME=FOLDER of each LoRA adapter that is served beside the model, by its name",
+    )
     max_new_tokens: int = Field(default=512, ge=1, description="most tokens one answer may have")
     max_batch_size: int = Field(default=8, ge=1, description="requests generated together")
     max_model_len: int | None = Field(default=None, ge=1, description="longest prompt plus answer")
@@ -108,4 +133,26 @@ class DeploySection(ToolSettings):
     @model_validator(mode="after")
     def _settings_are_the_tool_s(self) -> "DeploySection":
         check_backend_settings(self.infer_backend, self)
+        if self.infer_backend != "pt" and self.serve == "adapter":
+            raise ValueError(
+                f"serve: adapter: {self.infer_backend} serves a whole model; add `merge: {{}}`, or "
+                "use infer_backend pt"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_have_names_and_a_server(self) -> "DeploySection":
+        names = [each.partition("=")[0] for each in self.adapters]
+        for each, name in zip(self.adapters, names, strict=True):
+            if not re.fullmatch(NAME_PATTERN, name) or not each.partition("=")[2]:
+                raise ValueError(f"adapters: {each!r} is not NAME=FOLDER")
+        if len({*names, self.name}) <= len(names):
+            raise ValueError(
+                f"adapters: each has a name of its own, other than {self.name}: {', '.join(names)}"
+            )
+        if names and self.infer_backend in _WITHOUT_ADAPTERS:
+            raise ValueError(
+                f"adapters: {_WITHOUT_ADAPTERS[self.infer_backend]}; use infer_backend vllm, or "
+                "deploy each adapter under a name of its own"
+            )
         return self

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from swiftcore.recipe.sections.base import Section
 
 ServeBackend = Literal["vllm", "sglang", "lmdeploy"]
+InferBackend = Literal["pt", "vllm", "sglang", "lmdeploy"]
 # What this project sets itself when it starts vLLM.
 _OURS = (
     "model",
@@ -137,9 +138,14 @@ def check_backend_settings(infer_backend: str, settings: ToolSettings) -> None:
     Raises:
         ValueError: names the settings.
     """
-    changed = settings.model_dump(exclude_defaults=True, include=set(ToolSettings.model_fields))
+    changed = tool_settings(settings)
     idle = sorted(name for name in changed if not name.startswith(f"{infer_backend}_"))
     if idle:
         raise ValueError(f"{', '.join(idle)} do nothing with infer_backend {infer_backend}")
     if settings.sglang_enable_dp_attention and settings.sglang_dp_size == 1:
         raise ValueError("sglang_enable_dp_attention does nothing with sglang_dp_size 1")
+
+
+def tool_settings(section: ToolSettings) -> dict[str, Any]:
+    """Return the tools' settings of a section that differ from their defaults."""
+    return section.model_dump(exclude_defaults=True, include=set(ToolSettings.model_fields))

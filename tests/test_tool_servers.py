@@ -66,7 +66,11 @@ def seen(server: ToolServer) -> dict:
     return httpx.get(server.url + "/seen", headers=server.headers, trust_env=False).json()
 
 
-def test_a_server_answers_with_its_key_only_and_leaves_no_process(tools: Path, model_dir: Path):
+def test_a_server_answers_with_its_key_only_and_leaves_no_process(
+    tools: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SWIFTCORE_API_KEY", "of the endpoint")
+    monkeypatch.setenv("HF_TOKEN", "of a hub")
     with start(tools, model_dir, order={"name": "tiny"}) as server:
         assert server.running
         assert server.healthy()
@@ -80,6 +84,7 @@ def test_a_server_answers_with_its_key_only_and_leaves_no_process(tools: Path, m
         assert variables["FAKE_KEY"] == server.key
         assert variables["HF_HUB_OFFLINE"] == variables["DO_NOT_TRACK"] == "1"
         assert variables["OMP_NUM_THREADS"] == variables["FAKE_VARIABLE"].replace("set", "1")
+        assert not {"SWIFTCORE_API_KEY", "HF_TOKEN"} & variables.keys()
         assert Path(variables["VLLM_CACHE_ROOT"]).is_relative_to(tools / "root")
         pids = pids_in(server.printed())
         assert len(pids) == 3

@@ -79,11 +79,10 @@ class Command:
 
 @dataclass(frozen=True)
 class AdapterRoutes:
-    """Where a running server takes and drops adapters: POST paths and the fields they read."""
+    """Where a running server takes and drops adapters: POST paths that read the same fields."""
 
     load: str
     unload: str
-    path_field: str = "lora_path"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,10 @@ _ERROR_LINE = re.compile(
 )
 
 
+class PortTaken(BackendFailed):
+    """A server could not have the port that was free when it was chosen."""
+
+
 @dataclass(frozen=True)
 class _Cause:
     """A reason that logs show, and what to do about it."""
@@ -31,7 +35,8 @@ class _Cause:
 _PORT = _Cause(
     r"address already in use|Errno 98",
     "can't have its port: another program took it",
-    "run the same command again; another port is taken",
+    "run the same command again; it will have another port",
+    PortTaken,
 )
 _MEMORY = _Cause(
     r"out of memory|OutOfMemoryError|cannot allocate memory|bad_alloc|no available memory for the "
@@ -70,11 +75,6 @@ _CAUSES = (
         UsageError,
     ),
 )
-
-
-def took_port(log: str) -> bool:
-    """Tell whether a server ended because another program had its port."""
-    return re.search(_PORT.pattern, log, re.IGNORECASE) is not None
 
 
 def why_ended(label: str, exit_code: int, path: Path, log: str) -> SwiftError:

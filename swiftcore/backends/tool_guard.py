@@ -26,9 +26,10 @@ _GRACE_SECONDS = 3.0
 def main(command):
     """Run the program and end as it ends."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    guard = os.getpid()
     program = os.fork()
     if program == 0:
-        _become(command, os.getppid())
+        _become(command, guard)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: _stop(program))
     threading.Thread(target=_end_with_parent, args=(program,), daemon=True).start()

@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 from training_setup import counting_model, counting_rows, folder_bytes, tiny_base
 
+from bench.quantization import vllm_perplexity
 from swiftcore.backends import awq_tools
 from swiftcore.errors import BackendMissing, DataError, EnvironmentMissing, UsageError
 from swiftcore.export import Workplace, quantize_model
@@ -243,6 +244,19 @@ def test_a_family_that_a_tool_does_not_know_is_refused(tmp_path, tool):
     rows = {"sample_rows": ROWS, "calibration_rows": counting_rows(64)}
     with pytest.raises(UsageError, match="does not know this family"):
         quantize_model(model, tmp_path / "q", section, **rows)
+
+
+@pytest.mark.backend("llmcompressor")
+@pytest.mark.backend("vllm_cpu")
+def test_vllm_predicts_the_rows_as_the_record_says(tmp_path):
+    # vLLM's attention on a CPU wants heads of 32 features at least.
+    shape = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32}
+    model = counting_model(tiny_base(tmp_path / "base", hidden_size=64, **shape), tmp_path / "m")
+    section = QuantizeSection(quant_method="fp8", min_recovery=0.9)
+    report = quantize_model(model, tmp_path / "q", section, sample_rows=ROWS)
+    found = float(vllm_perplexity(tmp_path / "q", ROWS, tmp_path / "vllm.log"))
+    # vLLM computes in bfloat16.
+    assert found == pytest.approx(report.quantized_perplexity, rel=0.03)
 
 
 def test_importing_torchao_says_nothing(caplog):

@@ -30,6 +30,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -88,7 +89,10 @@ USUAL = ["bare", "project", "padded", "unfolded", "all logits", "trainer", "trl"
 
 def main() -> None:
     """Print one table."""
+    from swiftcore.models.quiet import quiet_imports
+
     options = _options()
+    quiet_imports()
     names = options.variants.split(",")
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     load = os.getloadavg()[0]
@@ -96,8 +100,11 @@ def main() -> None:
         place = Path(folder)
         _make_fixture(place, options)
         flops, peak = _needed_flops(place, options), _peak_flops(options.threads)
+        started, num_done, num_runs = time.monotonic(), 0, options.rounds * len(names)
         for number in range(options.rounds):
             for name in names if number % 2 == 0 else names[::-1]:
+                _say(f"round {number + 1}: {name}", started, num_done, num_runs)
+                num_done += 1
                 task = _task(place / f"{number}-{name.replace(' ', '-')}", place, name, options)
                 if (figures := _child(VARIANTS[name].loop, task, options)) is not None:
                     runs[name].append(figures)
@@ -106,6 +113,12 @@ def main() -> None:
     )
     print(f"{peak / 1e9:.0f} GFLOP/s in float32 products\n")
     _print_table({name: found for name, found in runs.items() if found}, flops / peak)
+
+
+def _say(what: str, started: float, num_done: int, num_runs: int) -> None:
+    passed = time.monotonic() - started
+    eta = f", {passed / num_done * (num_runs - num_done):.0f} s to go" if num_done else ""
+    print(f"{what} ({num_done + 1} of {num_runs}{eta})", file=sys.stderr, flush=True)
 
 
 def _options() -> argparse.Namespace:

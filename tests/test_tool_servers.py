@@ -232,6 +232,18 @@ def test_a_server_that_dies_later_says_why(tools: Path, model_dir: Path):
         assert [ended(pid) for pid in others] == [True, True]
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_shared_memory_goes_with_the_server(tools: Path, model_dir: Path, killed: bool):
+    with start(tools, model_dir, "shares") as server:
+        name = server.printed().partition("shm ")[2].split()[0]
+        memory = Path("/dev/shm") / name
+        assert memory.exists()
+        if killed:
+            os.kill(pids_in(server.printed())[0], signal.SIGKILL)
+            assert stopped(server)
+    assert not memory.exists()
+
+
 def test_a_killed_guard_takes_the_server_with_it(tools: Path, model_dir: Path):
     with start(tools, model_dir) as server:
         tool, *_ = pids_in(server.printed())

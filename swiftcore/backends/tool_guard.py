@@ -19,8 +19,10 @@ import time
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-# An engine that is asked to stop removes its shared memory; one that is killed leaves it.
 _GRACE_SECONDS = 3.0
+_POLL_SECONDS = 0.02
+# Python's own process that removes the shared memory of those that were killed, and then ends.
+_TRACKER = b"multiprocessing.resource_tracker"
 
 
 def main(command):
@@ -39,7 +41,7 @@ def main(command):
 
 
 def _stop(program):
-    signal.signal(signal.SIGTERM, lambda *_: _kill(_below(os.getpid())))
+    signal.signal(signal.SIGTERM, lambda *_: _kill_all_but_trackers())
     _ask_to_stop(program)
 
 
@@ -64,15 +66,30 @@ def _end_with_parent(program):
         pass
     _ask_to_stop(program)
     time.sleep(_GRACE_SECONDS)
-    _kill(_below(os.getpid()))
+    _kill_all_but_trackers()
 
 
 def _end_family():
     """Kill all that is left below, until the kernel says that there is nobody."""
+    deadline = time.monotonic() + _GRACE_SECONDS
     with contextlib.suppress(ChildProcessError):
         while True:
-            _kill(_below(os.getpid()))
-            os.wait()
+            if time.monotonic() < deadline:
+                _kill_all_but_trackers()
+            else:
+                _kill(_below(os.getpid()))
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(_POLL_SECONDS)
+
+
+def _kill_all_but_trackers():
+    _kill(pid for pid in _below(os.getpid()) if not _is_tracker(pid))
+
+
+def _is_tracker(pid):
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as stream:
+        return _TRACKER in stream.read()
+    return False
 
 
 def _below(root):

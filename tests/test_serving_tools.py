@@ -8,6 +8,7 @@ import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import openai
@@ -20,6 +21,7 @@ from tiny_model import build_model, build_tokenizer
 
 from swiftcore.artifacts import Store
 from swiftcore.errors import BackendFailed, GateRefused
+from swiftcore.evaluation import Candidate
 from swiftcore.generation import ToolEngine, ToolPlace
 from swiftcore.generation.dialects import dialect_of
 from swiftcore.generation.limits import PromptLimits, Stops
@@ -27,6 +29,7 @@ from swiftcore.recipe import DeploySection, EvaluateSection, Runtime
 from swiftcore.serving import Golden, Release, deploy_release, rollback, status, stop
 from swiftcore.serving.probe import ROUNDING_NATS, probe
 from swiftcore.serving.release import release_fingerprint
+from swiftcore.stages.evaluate_tools import tool_benchmarks
 from swiftcore.stages.releases import ModelToServe, make_release, named_adapters
 from swiftcore.template import get_template, write_template_settings
 from tests.roads import swift_here
@@ -308,3 +311,36 @@ def test_an_adapter_of_another_base_is_not_served(release, tmp_path):
     assert Release.from_dict(json.loads(json.dumps(made.as_dict()))) == made
     alone = make_release(DeploySection(name="demo"), model, {}, store, Runtime(), version="1")
     assert alone.fingerprint == model.fingerprint != made.fingerprint
+
+
+def test_a_candidate_s_engine_ends_before_it_is_served_to_another_tool(
+    release, tmp_path, monkeypatch
+):
+    happened = []
+
+    @contextlib.contextmanager
+    def served(asked, log, timeout_seconds):
+        happened.append(asked)
+        yield SimpleNamespace(url="http://x/v1", api_key="key")
+
+    monkeypatch.setattr("swiftcore.serving.temporary.temporarily_served", served)
+    (tmp_path / "questions").mkdir()
+    inputs = {"encoded": release.model_dir, "gsm8k/files": tmp_path / "questions"}
+    area = SimpleNamespace(work=tmp_path / "work", out=tmp_path / "out")
+    run = SimpleNamespace(inputs=inputs, area=area, runtime=Runtime(device="cpu"))
+    section = EvaluateSection(
+        infer_backend="vllm",
+        vllm_max_num_seqs=4,
+        eval_backend="EvalScope",
+        eval_dataset=["gsm8k"],
+        eval_dataset_args={"gsm8k": {"local_path": str(tmp_path / "questions")}},
+    )
+    tool = tool_benchmarks(run, section, before_serving=lambda: happened.append("ended"))
+    candidate = Candidate("adapter", release.model_dir, release.adapters["down"], 0)
+    with tool._serve(candidate) as asked:
+        assert asked.name == "adapter"
+    ended, given = happened
+    assert ended == "ended"
+    assert (given.infer_backend, given.adapter_dir) == ("vllm", None)
+    assert given.backend_settings == {"vllm_max_num_seqs": 4}
+    assert [*given.adapters] == ["adapter"]

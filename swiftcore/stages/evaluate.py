@@ -79,7 +79,9 @@ def _run(run: StageRun) -> Produced:
             load_engine=engines.load,
             train_rows=[row for folder in trained_on for row in load_rows(folder, "train")],
             benchmarks=_benchmarks(run, section),
-            tool=None if section.eval_backend == "Native" else tool_benchmarks(run, section),
+            tool=None
+            if section.eval_backend == "Native"
+            else tool_benchmarks(run, section, before_serving=engines.close),
             progress=run.progress,
         )
     metrics = {

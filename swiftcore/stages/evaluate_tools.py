@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,8 +44,16 @@ def tool_inputs(section: EvaluateSection) -> dict[str, Source]:
     return found
 
 
-def tool_benchmarks(run: StageRun, section: EvaluateSection) -> "ToolBenchmarks":
-    """Return the section's benchmarks over the inputs of a run."""
+def tool_benchmarks(
+    run: StageRun, section: EvaluateSection, before_serving: Callable[[], None]
+) -> "ToolBenchmarks":
+    """Return the section's benchmarks over the inputs of a run.
+
+    Args:
+        run: inputs and places.
+        section: what is asked.
+        before_serving: called before a candidate is served, to make room for it.
+    """
     from swiftcore.evaluation.tools import ToolBenchmarks
 
     places = {name: run.inputs[_ROLE.format(name=name)] for name in section.eval_dataset}
@@ -56,7 +64,7 @@ def tool_benchmarks(run: StageRun, section: EvaluateSection) -> "ToolBenchmarks"
     digests = DigestCache(None)
     return ToolBenchmarks(
         section.model_copy(update={"eval_dataset_args": settings}),
-        _Serving(run, section).serve,
+        _Serving(run, section, before_serving).serve,
         run.area.work / "jobs",
         run.area.out / "raw",
         run.runtime,
@@ -67,8 +75,10 @@ def tool_benchmarks(run: StageRun, section: EvaluateSection) -> "ToolBenchmarks"
 class _Serving:
     """Serves candidates with the template that training used, as the native evaluation does."""
 
-    def __init__(self, run: StageRun, section: EvaluateSection) -> None:
-        self._run, self._section = run, section
+    def __init__(
+        self, run: StageRun, section: EvaluateSection, before_serving: Callable[[], None]
+    ) -> None:
+        self._run, self._section, self._before_serving = run, section, before_serving
 
     @contextlib.contextmanager
     def serve(self, candidate: "Candidate") -> "Iterator[ServedModel]":
@@ -76,6 +86,7 @@ class _Serving:
         from swiftcore.evaluation.tools import UNLIMITED_TOKENS, ServedModel
         from swiftcore.serving.temporary import temporarily_served
 
+        self._before_serving()
         folder = self._run.area.work / "served" / candidate.name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import io
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -115,10 +117,52 @@ def write_wheel(folder: Path, name: str, modules: dict[str, str]) -> Path:
     return path
 
 
-def lock_of(wheel: Path) -> str:
-    """Return the lock of one wheel."""
-    name, version, *_ = wheel.name.split("-")
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+def write_source(folder: Path) -> Path:
+    """Write the tool as a package that has to be built: FAKE_TOTAL then is what it adds up to."""
+    files = {"pyproject.toml": _PROJECT, "build.py": _BUILD, "PKG-INFO": _METADATA}
+    path = folder / f"fake_tool-{VERSION}.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, text in files.items():
+            member = tarfile.TarInfo(f"fake_tool-{VERSION}/{name}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    return path
+
+
+_METADATA = f"Metadata-Version: 2.1\nName: fake-tool\nVersion: {VERSION}\n"
+_PROJECT = f"""
+[build-system]
+requires = []
+build-backend = "build"
+backend-path = ["."]
+[project]
+name = "fake-tool"
+version = "{VERSION}"
+"""
+_BUILD = f"""
+import os, zipfile
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    total, info = os.environ["FAKE_TOTAL"], "fake_tool-{VERSION}.dist-info"
+    files = {{
+        "fake_tool.py": f"def add(*numbers):\\n    return {{total}}\\n",
+        f"{{info}}/METADATA": {_METADATA!r},
+        f"{{info}}/WHEEL": "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+    }}
+    files[f"{{info}}/RECORD"] = ""
+    files[f"{{info}}/RECORD"] = "".join(f"{{name}},,\\n" for name in files)
+    name = "fake_tool-{VERSION}-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
+        for path, text in files.items():
+            wheel.writestr(path, text)
+    return name
+"""
+
+
+def lock_of(package: Path) -> str:
+    """Return the lock of one wheel or source distribution."""
+    name, version, *_ = package.name.removesuffix(".tar.gz").split("-")
+    digest = hashlib.sha256(package.read_bytes()).hexdigest()
     return f"{name.replace('_', '-')}=={version} \\\n    --hash=sha256:{digest}\n"
 
 

@@ -29,7 +29,7 @@ from swiftcore.errors import (
     UsageError,
 )
 from swiftcore.recipe import Runtime
-from tests.fake_backend import fake_backend, index_variables
+from tests.fake_backend import fake_backend, index_variables, lock_of, write_source
 from tests.made_once import made_once
 from tests.making import REPO
 
@@ -310,6 +310,25 @@ def test_fixes_are_applied_and_are_part_of_the_identity(fresh: Environment, tmp_
     order = Order(behaviour="add", numbers=[1])
     answer = run_job(environment, order, Sum, tmp_path / "job", install=True)
     assert answer.total == 0
+
+
+@pytest.mark.parametrize("installer", ["uv", "pip"])
+def test_what_is_compiled_is_compiled_as_the_backend_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installer: str
+):
+    if installer == "pip":
+        monkeypatch.setattr(building, "_uv", lambda: None)
+    backend = fake_backend(tmp_path / "backend")
+    wheels = backend.folder / "wheels"
+    next(wheels.iterdir()).unlink()
+    backend.lock.write_text(lock_of(write_source(wheels)))
+    for name, value in (index_variables(backend) | {"UV_CACHE_DIR": str(tmp_path / "uv")}).items():
+        monkeypatch.setenv(name, value)
+    told = replace(backend, build_variables={"FAKE_TOTAL": "77"})
+    assert told.digest != backend.digest
+    environment = Environment(told, tmp_path / "root")
+    order = Order(behaviour="add", numbers=[1])
+    assert run_job(environment, order, Sum, tmp_path / "job", install=True).total == 77
 
 
 def test_pip_does_where_uv_is_not(fresh: Environment, monkeypatch: pytest.MonkeyPatch):

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from swiftcore.errors import BackendMissing, StoreFull, SwiftError
@@ -27,13 +27,14 @@ _NO_INDEX = re.compile(
 _FULL = re.compile(r"no space left|os error 28|disk quota", re.IGNORECASE)
 
 
-def fill(folder: Path, lock: str, log: Path) -> str:
+def fill(folder: Path, lock: str, log: Path, build_variables: Mapping[str, str]) -> str:
     """Make a virtual environment in `folder` with the packages of a lock; return the installer.
 
     Args:
         folder: must not exist yet.
         lock: text of the lock.
         log: file that keeps what the installer says.
+        build_variables: environment variables for packages that are compiled.
 
     Raises:
         BackendMissing: a package can't be had, or the index can't be reached.
@@ -42,7 +43,7 @@ def fill(folder: Path, lock: str, log: Path) -> str:
     hashed, loose = split_lock(lock)
     uv = _uv()
     with log.open("w", encoding="utf-8") as stream:
-        commands = _Commands(folder, uv, stream.name)
+        commands = _Commands(folder, uv, stream.name, build_variables)
         commands.run(commands.environment())
         for name, lines, options in (
             ("hashed.txt", hashed, ["--no-deps", "--require-hashes"]),
@@ -71,11 +72,13 @@ def python_of(folder: Path) -> Path:
 class _Commands:
     """Command lines of one installer for one folder, and the place of their output."""
 
-    def __init__(self, folder: Path, uv: str | None, log: str) -> None:
+    def __init__(
+        self, folder: Path, uv: str | None, log: str, build_variables: Mapping[str, str]
+    ) -> None:
         self._folder = folder
         self._uv = uv
         self._log = Path(log)
-        self._variables = _variables(bool(uv))
+        self._variables = _variables(bool(uv)) | dict(build_variables)
 
     def environment(self) -> list[str]:
         """Return the command that makes the empty environment."""

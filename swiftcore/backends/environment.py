@@ -211,7 +211,8 @@ class Environment:
         folder = self._home / f"{self._key}-{uuid.uuid4().hex[:8]}"
         started = time.monotonic()
         try:
-            installer = fill(folder, self.backend.lock.read_text("utf-8"), self._file(".log"))
+            lock = self.backend.lock.read_text("utf-8")
+            installer = fill(folder, lock, self._file(".log"), self.backend.build_variables)
             for fix in self.backend.fixes:
                 fix.apply(next((folder / "lib").glob("python*/site-packages")))
             record = self._record_of(folder, installer, time.monotonic() - started)

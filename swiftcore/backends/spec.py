@@ -7,8 +7,8 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -47,6 +47,7 @@ class Backend:
         size_bytes: about what the installed environment takes on disk.
         needs_gpu: whether it is of no use without an NVIDIA GPU.
         fixes: applied in order after installation.
+        build_variables: environment variables for packages that are compiled at installation.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Backend:
     size_bytes: int
     needs_gpu: bool = False
     fixes: tuple[Fix, ...] = ()
+    build_variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def lock(self) -> Path:
@@ -75,10 +77,11 @@ class Backend:
 
     @property
     def digest(self) -> str:
-        """sha256 of what decides the environment's content: lock, fixes and Python's version."""
+        """sha256 of what decides the content: lock, fixes, variables and Python's version."""
         parts = [
             self.lock.read_text(encoding="utf-8"),
             *(f"{fix.reason}\n{inspect.getsource(fix.apply)}" for fix in self.fixes),
+            *(f"{name}={value}" for name, value in sorted(self.build_variables.items())),
             f"{sys.version_info.major}.{sys.version_info.minor}",
         ]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -12,6 +12,7 @@ is only loaded could answer anything.
 import argparse
 import math
 import platform
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ def name_of(settings: Mapping[str, Any]) -> str:
 
 
 def tried(load: Callable[[], object]) -> str:
-    """Return "yes", or the kind of error that loading ends with."""
+    """Return "yes", or "no" when loading fails."""
 
     def loaded() -> str:
         load()
@@ -123,11 +124,12 @@ def tried(load: Callable[[], object]) -> str:
 
 
 def said(find: Callable[[], object]) -> str:
-    """Return what was found as text, or the kind of error that looking for it ends with."""
+    """Return what was found as text, or "no", with the reason on stderr."""
     try:
         return str(find())
     except SwiftError as err:
-        return f"no: {err.title}"
+        print(err, file=sys.stderr)
+        return "no"
 
 
 def vllm_perplexity(folder: Path, rows: Sequence[Mapping[str, Any]], log: Path) -> str:

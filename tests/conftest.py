@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,16 @@ LONGEST = [
     "models",
     "serving_supervisor",
 ]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Let the workers share the compilation of the test files, which each would do as a whole."""
+    worker = getattr(session.config, "workerinput", None)
+    if worker is not None and session.config.args == session.config.getini("testpaths"):
+        number = int(worker["workerid"].removeprefix("gw"))
+        files = sorted(Path(__file__).parent.glob("test_*.py"))
+        for file in files[number :: worker["workercount"]]:
+            import_module(file.stem)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -28,8 +28,11 @@ ELSEWHERE = {
     "make bench": "measured by hand, docs/benchmarks.md",
     "source .venv/bin/activate": "the tests run inside the environment",
 }
-# What starts no server and asks none; a process of its own would import the same libraries again.
-IN_THIS_PROCESS = {"args", "dataset", "gc", "plan", "stage", "status", "template", "verify"}
+# The rest of `swift` starts or ends servers. A process of its own would import the libraries again.
+IN_THIS_PROCESS = {
+    *("args", "compare", "dataset", "gc", "lineage", "plan", "run"),
+    *("stage", "status", "template", "verify"),
+}
 
 
 def commands(page: Path) -> list[str]:

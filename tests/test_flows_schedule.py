@@ -47,6 +47,7 @@ def server(project: Path) -> Iterator[dict[str, str]]:
         **os.environ,
         "PREFECT_HOME": str(project / "prefect"),
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+        "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
         "PYTHONPATH": str(REPO),
         "PWD": str(project),
     }

@@ -3,10 +3,16 @@
 import copy
 import json
 import pickle
+from importlib import import_module
 
 import pytest
 
 from swiftcore.errors import SwiftError, from_dict
+
+
+# Kinds that are no part of `swiftcore.errors` exist once their module is imported.
+for module in ("backends.tool_failure", "data.documents.outcomes", "data.quarantine"):
+    import_module(f"swiftcore.{module}")
 
 
 def all_kinds(kind: type[SwiftError] = SwiftError) -> list[type[SwiftError]]:

@@ -9,7 +9,6 @@ import pytest
 
 from swiftcore.errors import SwiftError, from_dict
 
-
 # Kinds that are no part of `swiftcore.errors` exist once their module is imported.
 for module in ("backends.tool_failure", "data.documents.outcomes", "data.quarantine"):
     import_module(f"swiftcore.{module}")

@@ -5,12 +5,14 @@ import os
 import shutil
 import signal
 import sys
+import warnings
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from swiftcore.backends import get_backend, open_environment
+from swiftcore.models.quiet import quiet_imports
 from tests.made_once import made_once
 from tests.prefect_api import empty_mlflow, empty_prefect, prefect_api  # noqa: F401  # fixtures
 from tests.roads import swift_here, tiny_recipes
@@ -61,8 +63,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if worker is not None and session.config.args == session.config.getini("testpaths"):
         number = int(worker["workerid"].removeprefix("gw"))
         files = sorted(Path(__file__).parent.glob("test_*.py"))
-        for file in files[number :: worker["workercount"]]:
-            import_module(file.stem)
+        quiet_imports()
+        # pytest shows no warnings of tests that it has not begun to collect: the terminal would.
+        with warnings.catch_warnings(action="ignore"):
+            for file in files[number :: worker["workercount"]]:
+                import_module(file.stem)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

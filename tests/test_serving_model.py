@@ -11,11 +11,9 @@ import pytest
 from tiny_model import build_model, build_tokenizer
 
 from swiftcore.errors import EnvironmentMissing, GateRefused
-from swiftcore.generation import SamplingParams, TransformersEngine
-from swiftcore.models import load_model, load_tokenizer
 from swiftcore.serving import Golden, Release, deploy_release, rollback, status, stop
-from swiftcore.serving.chat import load_serving_template
 from swiftcore.template import get_template, read_template_settings, write_template_settings
+from tests.evaluated_answers import evaluated_answers
 
 TOOLS = [
     {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}},
@@ -48,15 +46,9 @@ def model_dir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def evaluated(model_dir):
     """Answers made as the evaluate stage makes them."""
-    tokenizer = load_tokenizer(model_dir)
-    template = load_serving_template(model_dir, tokenizer)
-    engine = TransformersEngine(load_model(model_dir), tokenizer, stop_words=template.stop_words)
-    prompts = [template.encode(row, mode="infer").input_ids for row in ROWS]
-    answers = engine.generate(prompts, SamplingParams(max_new_tokens=16), batch_size=2)
-    return [
-        Golden(answer.text, row["messages"], row.get("tools"), max_tokens=16, trained_ids=prompt)
-        for row, answer, prompt in zip(ROWS, answers, prompts, strict=True)
-    ] + [Golden(answers[0].text, prompt_ids=prompts[0], max_tokens=16)]
+    golden = evaluated_answers(model_dir, ROWS)
+    prompt = golden[0].trained_ids
+    return [*golden, Golden(golden[0].expected, prompt_ids=prompt, max_tokens=16)]
 
 
 def test_model_is_served_as_it_was_evaluated(model_dir, evaluated, tmp_path, monkeypatch):

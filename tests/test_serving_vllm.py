@@ -12,11 +12,10 @@ import openai
 import psutil
 import pytest
 
-from swiftcore.generation import SamplingParams, TransformersEngine
-from swiftcore.models import load_model, load_tokenizer
-from swiftcore.serving import Golden, Release, deploy_release, rollback, status, stop
-from swiftcore.serving.chat import load_serving_template
+from swiftcore.models import load_tokenizer
+from swiftcore.serving import Release, deploy_release, rollback, status, stop
 from swiftcore.template import get_template, write_template_settings
+from tests.evaluated_answers import evaluated_answers
 from tests.roads import swift_here
 from tests.test_benchmarks_endpoint import flags  # noqa: F401  # a fixture
 from tests.test_serving_supervisor import decisions, processes_of, until
@@ -47,15 +46,7 @@ def model_dir(folder):  # noqa: F811  # the fixture
 @pytest.fixture(scope="module")
 def evaluated(model_dir):
     """Answers of our own engine, as the evaluate stage makes them."""
-    tokenizer = load_tokenizer(model_dir)
-    template = load_serving_template(model_dir, tokenizer)
-    engine = TransformersEngine(load_model(model_dir), tokenizer, stop_words=template.stop_words)
-    prompts = [template.encode(row, mode="infer").input_ids for row in ROWS]
-    answers = engine.generate(prompts, SamplingParams(max_new_tokens=16), batch_size=2)
-    return [
-        Golden(answer.text, row["messages"], row.get("tools"), max_tokens=16, trained_ids=ids)
-        for row, answer, ids in zip(ROWS, answers, prompts, strict=True)
-    ]
+    return evaluated_answers(model_dir, ROWS)
 
 
 @pytest.fixture

@@ -15,11 +15,9 @@ from swiftcore.generation.decoding import Decoder
 from swiftcore.generation.limits import DEFAULT_MODEL_LEN, PromptLimits, Stops
 from swiftcore.generation.params import Completion, Delta, SamplingParams
 from swiftcore.generation.rows import RowBatch
+from swiftcore.generation.scored_text import text_ids, text_windows
 from swiftcore.generation.text import decode_tokens
 from swiftcore.progress import Progress, Silent
-
-# Logits of every token of a window are held at once.
-_SCORED_WINDOW = 1024
 
 
 class TransformersEngine:
@@ -144,18 +142,14 @@ class TransformersEngine:
 
     def text_ids(self, text: str) -> list[int]:
         """Return the tokens of plain text, without any that start or end a sequence."""
-        return self.tokenizer(text, add_special_tokens=False).input_ids
+        return text_ids(self.tokenizer, text)
 
     def text_windows(self, text: str) -> list[tuple[list[int], list[int]]]:
         """Cut a text into (token before, tokens to score) windows that cover it.
 
         The first token is scored after the tokenizer's start token, where it has one.
         """
-        ids = self.text_ids(text)
-        start = self.tokenizer.bos_token_id
-        ids = [start, *ids] if isinstance(start, int) else ids
-        width = min(self.max_model_len, _SCORED_WINDOW) - 1
-        return [([ids[i]], ids[i + 1 : i + 1 + width]) for i in range(0, len(ids) - 1, width)]
+        return text_windows(self.tokenizer, text, self.max_model_len)
 
     def stream(self, prompt: list[int], params: SamplingParams) -> Iterator[Delta]:
         """Answer one prompt piece by piece; the last piece carries the completion.

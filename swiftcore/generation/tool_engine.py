@@ -19,6 +19,7 @@ from swiftcore.generation.dialects import Dialect, NotAnAnswer, Piece
 from swiftcore.generation.limits import PromptLimits, Stops
 from swiftcore.generation.params import Completion, Delta, SamplingParams
 from swiftcore.generation.protocol import Listener
+from swiftcore.generation.scored_text import text_ids, text_windows
 from swiftcore.generation.scores import TokenScore, read_scores, scores_body
 from swiftcore.generation.text import decode_tokens
 from swiftcore.generation.tool_client import ToolClient, ToolPlace
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _HEALTH_PERIOD_SECONDS = 2.0
-_SCORED_WINDOW = 1024
 ResultT = TypeVar("ResultT")
 
 
@@ -165,16 +165,12 @@ class ToolEngine:
 
     def text_ids(self, text: str) -> list[int]:
         """Return the tokens of plain text, without any that start or end a sequence."""
-        return self.tokenizer(text, add_special_tokens=False).input_ids
+        return text_ids(self.tokenizer, text)
 
     def text_windows(self, text: str) -> list[tuple[list[int], list[int]]]:
         """Cut a text into (token before, tokens to score) windows that cover it."""
-        ids = self.text_ids(text)
-        start = self.tokenizer.bos_token_id
-        ids = [start, *ids] if isinstance(start, int) else ids
         # A tool wants room for one more token, even where only the prompt is scored.
-        width = min(self.max_model_len, _SCORED_WINDOW) - 2
-        return [([ids[i]], ids[i + 1 : i + 1 + width]) for i in range(0, len(ids) - 1, width)]
+        return text_windows(self.tokenizer, text, self.max_model_len - 1)
 
     def close(self) -> None:
         """End all requests and the thread; the tool's server stays."""

@@ -29,8 +29,9 @@ test: data
 	@$(PY) -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 # The tests with real tools, each in its own environment; the first time installs them.
+BACKENDS ?= all
 test-backends: data
-	@SWIFTCORE_TEST_BACKENDS=1 $(PY) -m pytest -q -m backend
+	@SWIFTCORE_TEST_BACKENDS="$(BACKENDS)" $(PY) -m pytest -q -m backend
 
 lint: install
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from swiftcore.scores.latex import NotAFormula, same_value
 
 _BOXED = re.compile(r"\\f?boxed\s*\{")
+_JOINED = re.compile(r"[\s$]*(?:,|\band\b)(?:\s*\band\b)?[\s$]*")
 _STATED = re.compile(
     r"(?:final answer|answer)\s*(?:is|:|=)\s*:?\s*(.+?)(?=\.\s|\.?\s*$|\n)",
     re.IGNORECASE | re.MULTILINE,
@@ -55,14 +56,46 @@ def final_answer(solution: str) -> str | None:
 def last_boxed(text: str) -> str | None:
     """Return what is in the last complete `\\boxed{}`; braces inside it are counted."""
     for match in reversed(list(_BOXED.finditer(text))):
-        depth = 1
-        for place in range(match.end(), len(text)):
-            depth += (text[place] == "{") - (text[place] == "}")
-            if text[place] in "{}" and text[place - 1] == "\\":
-                depth += (text[place] == "}") - (text[place] == "{")
-            if not depth:
-                return text[match.end() : place].strip()
+        end = _closing(text, match.end())
+        if end is not None:
+            return text[match.end() : end].strip()
     return None
+
+
+def _closing(text: str, start: int) -> int | None:
+    """Return the place of the brace that closes one opened just before `start`."""
+    depth = 1
+    for place in range(start, len(text)):
+        depth += (text[place] == "{") - (text[place] == "}")
+        if text[place] in "{}" and text[place - 1] == "\\":
+            depth += (text[place] == "}") - (text[place] == "{")
+        if not depth:
+            return place
+    return None
+
+
+def boxed_run(text: str) -> list[str]:
+    """Return what the last `\\boxed{}` holds, and those before it that a comma or "and" joins."""
+    run: list[str] = []
+    end = len(text)
+    for start, stop, content in reversed(_outer_boxes(text)):
+        if run and not _JOINED.fullmatch(text[stop:end]):
+            break
+        run.insert(0, content)
+        end = start
+    return run
+
+
+def _outer_boxes(text: str) -> list[tuple[int, int, str]]:
+    """Return start, end and content of the complete boxes that are in no other one."""
+    boxes: list[tuple[int, int, str]] = []
+    for match in _BOXED.finditer(text):
+        if boxes and match.start() < boxes[-1][1]:
+            continue
+        end = _closing(text, match.end())
+        if end is not None:
+            boxes.append((match.start(), end + 1, text[match.end() : end].strip()))
+    return boxes
 
 
 def answers_agree(answer: str, expected: str) -> bool:

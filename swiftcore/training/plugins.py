@@ -24,6 +24,7 @@ from swiftcore.errors import UsageError
 Kind = Literal["loss", "metric", "callback", "optimizer"]
 Part = TypeVar("Part", bound=Callable[..., Any])
 
+_SETTING = "train.external_plugins"
 _SETTINGS: dict[Kind, str] = {
     "loss": "loss_type",
     "metric": "metric",
@@ -56,30 +57,30 @@ def register_optimizer(name: str) -> Callable[[Part], Part]:
     return _registers("optimizer", name)
 
 
-def plugin_digests(files: Sequence[str]) -> list[str]:
-    """Return the sha256 of each file's content.
+def plugin_digests(files: Sequence[str], setting: str = _SETTING) -> list[str]:
+    """Return the sha256 of each file's content; `setting` names the files, for errors.
 
     Raises:
         UsageError: one of them is no Python file.
     """
-    return [hashlib.sha256(_checked(name).read_bytes()).hexdigest() for name in files]
+    return [hashlib.sha256(_checked(name, setting).read_bytes()).hexdigest() for name in files]
 
 
-def load_plugins(files: Sequence[str]) -> None:
-    """Run the files, so that what they register is known.
+def load_plugins(files: Sequence[str], setting: str = _SETTING) -> None:
+    """Run the files, so that what they register is known; `setting` names them, for errors.
 
     Raises:
         UsageError: a file is not there, is no Python file, or fails.
     """
     _registered.clear()
     for name in files:
-        path = _checked(name)
+        path = _checked(name, setting)
         try:
             runpy.run_path(str(path))
         except Exception as err:
             raise UsageError(
                 "a plug-in failed",
-                where=f"train.external_plugins: {name}",
+                where=f"{setting}: {name}",
                 found=f"{type(err).__name__}: {err}",
                 do="mend the file; running it alone shows where",
             ) from err
@@ -113,13 +114,13 @@ def _registers(kind: Kind, name: str) -> Callable[[Part], Part]:
     return register
 
 
-def _checked(name: str) -> Path:
+def _checked(name: str, setting: str) -> Path:
     path = Path(name).expanduser()
     if path.suffix == ".py" and path.is_file():
         return path
     raise UsageError(
         "there is no such plug-in",
-        where="train.external_plugins",
+        where=setting,
         found=name,
         expected="a .py file",
         do="check the path; it is read from the folder the command runs in",

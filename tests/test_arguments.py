@@ -11,6 +11,7 @@ from swiftcore.errors import UsageError
 from swiftcore.recipe import Recipe, Runtime, build_recipe
 from swiftcore.recipe.arguments import find_argument, list_arguments, recipe_from_flags
 from swiftcore.recipe.catalogue import OWN_GROUP, model_inside
+from swiftcore.recipe.sections import COMMAND_SECTIONS
 
 NUM_DOCUMENTED = 463
 NUM_MODEL_SPECIFIC = 35
@@ -49,6 +50,8 @@ def leaves(model: type[BaseModel], path: str = ""):
 def test_every_field_of_recipe_and_runtime_is_an_argument_that_works():
     acting = {path for argument in list_arguments() for path in argument.acts_in}
     fields = set(leaves(Recipe)) | set(leaves(Runtime, "runtime."))
+    for name, section in COMMAND_SECTIONS.items():
+        fields |= set(leaves(section, f"{name}."))
     assert fields <= acting
     assert acting - fields == {"merge", "environment", "swift export", "swift eval"}
 

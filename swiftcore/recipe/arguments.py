@@ -34,7 +34,7 @@ _COMMAND_SECTIONS = {
     # The same flags as for training on it: max_length is that of rows, not of calibration.
     "export --to-cached-dataset": ("model", "data", "template"),
     "merge-lora": ("merge", "model", "template"),
-    "infer": ("evaluate", "model", "data", "template"),
+    "infer": ("infer", "data", "template", "model"),
     "eval": ("evaluate", "model", "template"),
     "deploy": ("deploy", "model", "template"),
 }
@@ -43,7 +43,7 @@ _COMMAND_VALUES: dict[str, dict[str, Any]] = {
     "sft": {"train": {"method": "sft"}},
     "pt": {"train": {"method": "pt"}},
     "merge-lora": {"merge": {}},
-    "infer": {"evaluate": {}},
+    "infer": {"infer": {}},
     "eval": {"evaluate": {}},
     "deploy": {"deploy": {}},
 }

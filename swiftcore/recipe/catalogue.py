@@ -89,9 +89,7 @@ _REASONS = {
     "load_from_cache_file": "unchanged stages are always reused",
     "load_args": "a model folder's own template settings are always used",
     "ignore_args_error": "nothing is accepted and ignored",
-    "stream": "a setting of each request to the endpoint",
     "logprobs": _NOT_BUILT,
-    "load_data_args": "a recipe names its data; rows encoded before are data.cached_dataset",
     "use_hf": "a dataset names its hub, hf:: or ms::, and models are local folders",
     "hub_token": "recipes are kept and shown: set HF_TOKEN or MODELSCOPE_API_TOKEN instead",
     "model_kwargs": _MULTIMODAL,
@@ -198,9 +196,9 @@ def _by_name() -> dict[str, Argument]:
 
 @cache
 def recipe_fields() -> tuple[tuple[str, RecipeField], ...]:
-    """Return every field of a recipe and of `Runtime` with its flag name, in section order."""
+    """Return every field of recipe, commands and `Runtime` with its flag name, in section order."""
     from swiftcore.recipe.runtime import Runtime
-    from swiftcore.recipe.sections import Recipe
+    from swiftcore.recipe.sections import COMMAND_SECTIONS, Recipe
 
     found: list[tuple[str, RecipeField]] = []
     for name, info in Recipe.model_fields.items():
@@ -209,6 +207,8 @@ def recipe_fields() -> tuple[tuple[str, RecipeField], ...]:
             found.append((name, _field(name, info)))
         else:
             found += _fields_of(inner, name)
+    for name, section in COMMAND_SECTIONS.items():
+        found += _fields_of(section, name)
     return (*found, *_fields_of(Runtime, "runtime"))
 
 

@@ -7,6 +7,7 @@ yet and says so. Where a run happens (device, paths, ports) is `Runtime`, in its
 
 from swiftcore.recipe.sections.base import Dtype, Name, Section
 from swiftcore.recipe.sections.data import CleaningSection, DataSection, DocumentsSection
+from swiftcore.recipe.sections.infer import InferSection
 from swiftcore.recipe.sections.model import ModelSection, ScratchModel
 from swiftcore.recipe.sections.quantize import QuantizeSection
 from swiftcore.recipe.sections.results import (
@@ -27,7 +28,11 @@ from swiftcore.recipe.sections.train import Strategy, TrainSection
 from swiftcore.recipe.sections.tuner import Intervention, TrainType, TunerSection
 from swiftcore.recipe.sections.whole import Recipe
 
+# Sections of commands that are no stage: a recipe has none of them.
+COMMAND_SECTIONS: dict[str, type[Section]] = {"infer": InferSection}
+
 __all__ = [
+    "COMMAND_SECTIONS",
     "CleaningSection",
     "DataSection",
     "DeploySection",
@@ -36,6 +41,7 @@ __all__ = [
     "EvaluateSection",
     "Gate",
     "InferBackend",
+    "InferSection",
     "Intervention",
     "MergeSection",
     "ModelSection",

@@ -1,0 +1,1 @@
+"""Answering rows or a person: the work behind `swift infer`."""

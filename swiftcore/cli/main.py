@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "merge-lora": ("swiftcore.cli.export", "fold an adapter into its base model"),
     "convert": ("swiftcore.cli.convert", "write a model folder as one GGUF file"),
     "eval": ("swiftcore.cli.eval", "evaluate a model or an endpoint on benchmarks"),
+    "infer": ("swiftcore.cli.infer", "answer the rows of a dataset, or a person"),
     "deploy": ("swiftcore.cli.deploy", "serve a model folder; --status, --stop"),
     "dataset": ("swiftcore.cli.dataset", "turn documents, code and data files into training rows"),
     "template": ("swiftcore.cli.template", "list templates; show rows as tokens; compare"),

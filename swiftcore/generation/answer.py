@@ -48,9 +48,9 @@ class GrowingAnswer:
         self._decode = decode
         self._shown = ""
         self._text = None
-        if request.streamed or params.stop:
+        if request.streamed or params.stop or params.kept_stop:
             self._text = IncrementalText(
-                lambda ids: decode(ids, params.skip_special_tokens), params.stop
+                lambda ids: decode(ids, params.skip_special_tokens), params.stop, params.kept_stop
             )
 
     def take(self, token: int) -> Delta:

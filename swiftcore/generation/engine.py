@@ -96,12 +96,14 @@ class TransformersEngine:
         *,
         batch_size: int,
         progress: Progress | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> list[Completion]:
         """Answer all prompts, `batch_size` at a time.
 
         Prompts of similar length are prefilled together, and when half of the rows have ended
         others take their place. Results come in input order, `num_return` in a row for each prompt,
-        and are the same for the same seed.
+        and are the same for the same seed. `numbers` tells prompts apart that share the seed; by
+        default these are their places.
 
         Raises:
             UsageError: a prompt is empty, or leaves no room for an answer; it says which one.
@@ -112,8 +114,8 @@ class TransformersEngine:
             self.check_prompt(prompt, where=f"prompt {position}")
         count = params.num_return
         requests = [
-            self.request(prompt, params, index=position * count + i)
-            for position, prompt in enumerate(prompts)
+            self.request(prompt, params, index=number * count + i)
+            for number, prompt in zip(numbers or range(len(prompts)), prompts, strict=True)
             for i in range(count)
         ]
         finished = self._run(requests, batch_size, progress or Silent())
@@ -151,8 +153,12 @@ class TransformersEngine:
         """
         return text_windows(self.tokenizer, text, self.max_model_len)
 
-    def stream(self, prompt: list[int], params: SamplingParams) -> Iterator[Delta]:
+    def stream(
+        self, prompt: list[int], params: SamplingParams, *, number: int = 0
+    ) -> Iterator[Delta]:
         """Answer one prompt piece by piece; the last piece carries the completion.
+
+        `number` is the prompt's own among all that share a seed.
 
         Raises:
             UsageError: the prompt is empty or too long, or `num_return` is not 1.
@@ -160,7 +166,7 @@ class TransformersEngine:
         if params.num_return != 1:
             raise UsageError("a stream has one answer; leave num_return at 1")
         self.check_prompt(prompt, where="prompt")
-        return self._stream(self.request(prompt, params, streamed=True))
+        return self._stream(self.request(prompt, params, index=number, streamed=True))
 
     def request(
         self, prompt: list[int], params: SamplingParams, *, index: int = 0, streamed: bool = False

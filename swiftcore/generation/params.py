@@ -21,6 +21,7 @@ class SamplingParams:
         top_k: keep this many likeliest tokens; 0 keeps all.
         repetition_penalty: divides the score of tokens already seen (Keskar et al. 2019); 1 is off.
         stop: strings that end the answer; they are cut from its text.
+        kept_stop: strings that end the answer and stay at the end of its text.
         seed: makes sampling repeatable, whatever else is in the batch; None is random.
         num_return: answers for each prompt.
         ignore_eos: go on past the model's own stop tokens (benchmarks need a fixed length).
@@ -36,6 +37,7 @@ class SamplingParams:
     top_k: int = 0
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
+    kept_stop: tuple[str, ...] = ()
     seed: int | None = None
     num_return: int = 1
     ignore_eos: bool = False
@@ -43,13 +45,14 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", tuple(self.stop))
+        object.__setattr__(self, "kept_stop", tuple(self.kept_stop))
         rules = {
             "max_new_tokens must be at least 1": self.max_new_tokens >= 1,
             "temperature must be 0 or more": self.temperature >= 0,
             "top_p must be above 0 and at most 1": 0 < self.top_p <= 1,
             "top_k must be 0 (all tokens) or more": self.top_k >= 0,
             "repetition_penalty must be above 0": self.repetition_penalty > 0,
-            "stop must not hold an empty string": all(self.stop),
+            "stop must not hold an empty string": all((*self.stop, *self.kept_stop)),
             "num_return must be at least 1": self.num_return >= 1,
         }
         broken = [rule for rule, holds in rules.items() if not holds]
@@ -98,12 +101,18 @@ class Engine(Protocol):
         *,
         batch_size: int,
         progress: Progress | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> list[Completion]:
-        """Answer all prompts; results in input order, `num_return` in a row for each prompt."""
+        """Answer all prompts; results in input order, `num_return` in a row for each prompt.
+
+        `numbers` tells prompts apart that share a seed; by default these are their places.
+        """
         ...
 
-    def stream(self, prompt: list[int], params: SamplingParams) -> Iterator[Delta]:
-        """Answer one prompt piece by piece."""
+    def stream(
+        self, prompt: list[int], params: SamplingParams, *, number: int = 0
+    ) -> Iterator[Delta]:
+        """Answer one prompt piece by piece; `number` is its own among all that share a seed."""
         ...
 
 

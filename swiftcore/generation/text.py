@@ -14,16 +14,24 @@ class IncrementalText:
 
     A token may hold part of a character, so text that ends in a replacement character is held until
     its other bytes arrive. A suffix that could still become a stop string is held as well. The
-    pieces given out add up to the decoded sequence, cut before the first stop string.
+    pieces given out add up to the decoded sequence, cut before the first stop string, or behind it
+    where it is one to keep.
 
     Args:
         decode: turns token ids into text.
         stop: strings that end the text.
+        kept_stop: strings that end the text and belong to it.
     """
 
-    def __init__(self, decode: Callable[[list[int]], str], stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        decode: Callable[[list[int]], str],
+        stop: Sequence[str] = (),
+        kept_stop: Sequence[str] = (),
+    ) -> None:
         self._decode = decode
-        self._stop = tuple(stop)
+        self._stop = (*stop, *kept_stop)
+        self._num_cut = len(stop)
         self._tokens: list[int] = []
         # Tokens before _context are never decoded again; those up to _decoded are only decoded
         # again as context, because a decoder may write a token differently at the start of a text.
@@ -55,10 +63,14 @@ class IncrementalText:
 
     def _release(self, piece: str) -> str:
         text = self._held + piece
-        starts = [start for stop in self._stop if (start := text.find(stop)) >= 0]
-        if starts:
+        ends = [
+            (start, start if place < self._num_cut else start + len(stop))
+            for place, stop in enumerate(self._stop)
+            if (start := text.find(stop)) >= 0
+        ]
+        if ends:
             self.stopped, self._held = True, ""
-            return text[: min(starts)]
+            return text[: min(ends)[1]]
         keep = self._open_suffix(text)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

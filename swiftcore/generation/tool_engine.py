@@ -7,10 +7,11 @@ text and counts are those of our own engine.
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from swiftcore.errors import AnswerFailed, SwiftError, UsageError
@@ -106,8 +107,11 @@ class ToolEngine:
         *,
         batch_size: int,
         progress: Progress | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> list[Completion]:
         """Answer all prompts, `batch_size` at a time, `num_return` in a row for each prompt.
+
+        `numbers` tells prompts apart that share a seed; by default these are their places.
 
         Raises:
             UsageError: a prompt is empty, or leaves no room for an answer; it says which one.
@@ -116,7 +120,9 @@ class ToolEngine:
         for position, prompt in enumerate(prompts):
             self._limits.check(prompt, where=f"prompt {position}")
         completions = []
-        for outcome in self.answer_each(prompts, params, batch_size=batch_size, progress=progress):
+        for outcome in self.answer_each(
+            prompts, params, batch_size=batch_size, progress=progress, numbers=numbers
+        ):
             if isinstance(outcome, Exception):
                 raise outcome
             completions.append(outcome)
@@ -129,16 +135,41 @@ class ToolEngine:
         *,
         batch_size: int,
         progress: Progress | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> list[Completion | SwiftError]:
         """Answer all prompts as `generate` does; one that fails spoils no other."""
         if batch_size < 1:
             raise UsageError("batch_size must be at least 1", found=batch_size)
         jobs = [
-            (prompt, position * params.num_return + i)
-            for position, prompt in enumerate(prompts)
+            (prompt, number * params.num_return + i)
+            for number, prompt in zip(numbers or range(len(prompts)), prompts, strict=True)
             for i in range(params.num_return)
         ]
         return self._wait(self._answer_all(jobs, params, batch_size, progress or Silent()))
+
+    def stream(
+        self, prompt: list[int], params: SamplingParams, *, number: int = 0
+    ) -> Iterator[Delta]:
+        """Answer one prompt piece by piece; the last piece carries the completion.
+
+        `number` is the prompt's own among all that share a seed.
+
+        Raises:
+            UsageError: the prompt can't be answered, or not in this way.
+            AnswerFailed: the tool did not answer.
+        """
+        pieces: SimpleQueue[Delta | Exception] = SimpleQueue()
+        ticket = self.submit(prompt, params, pieces.put, index=number)
+        try:
+            while True:
+                piece = pieces.get()
+                if isinstance(piece, Exception):
+                    raise piece
+                yield piece
+                if piece.completion:
+                    return
+        finally:
+            ticket.cancel()
 
     def scores(self, prompt: list[int], continuation: list[int]) -> list[TokenScore]:
         """Return how likely each token of a continuation is after what stands before it.

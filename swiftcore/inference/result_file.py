@@ -129,7 +129,8 @@ class ResultFile:
             if (last := block.rfind(b"\n")) >= 0:
                 end = read + last + 1
             read += len(block)
-        self._stream.truncate(end)
+        if end < read:
+            self._stream.truncate(end)
         return count
 
 
@@ -151,9 +152,7 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     before, now = found.get("made_of"), wanted["made_of"]
     if not isinstance(before, dict) or found.get("schema") != RECORD_SCHEMA:
         return "a record of another kind"
-    names = sorted(
-        name for name in {*before, *now} if before.get(name, ...) != now.get(name, ...)
-    )
+    names = sorted(name for name in {*before, *now} if before.get(name, ...) != now.get(name, ...))
     more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
     return f"other values of {', '.join(names[:_MAX_NAMED])}{more}"
 

@@ -113,6 +113,7 @@ _REASONS = {
     "SWIFT_DEBUG": "use --debug",
     "padding_side": "training pads on the right and generation on the left, as each has to; no "
     "token looks at padding",
+    "template_backend": "template: jinja is the model's own chat template, in training as well",
     "download_mode": "a source that changed is read again, and one that did not is reused",
     "vllm_use_async_engine": "vLLM runs as a server, whose engine is always asynchronous",
     "vllm_reasoning_parser": "the endpoint splits reasoning from answers itself, by the template",

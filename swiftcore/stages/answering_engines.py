@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from swiftcore.errors import SwiftError
 from swiftcore.progress import Progress, Silent
 from swiftcore.recipe import EvaluateSection, Runtime
-from swiftcore.recipe.sections import tool_settings
+from swiftcore.recipe.sections import Dtype, InferSection, tool_settings
 from swiftcore.serving.release import Release
 from swiftcore.stages.releases import start_patience
 
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
     from swiftcore.generation import (
         Completion,
+        Delta,
         SamplingParams,
         ToolEngine,
         TransformersEngine,
     )
     from swiftcore.template import Template
 
+EngineSection = EvaluateSection | InferSection
 _ADAPTER = "adapter"
 
 
@@ -41,9 +43,18 @@ class PromptedEngine:
         *,
         batch_size: int,
         progress: Progress | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> "list[Completion]":
-        """Answer all prompts, in order."""
-        return self.engine.generate(prompts, params, batch_size=batch_size, progress=progress)
+        """Answer all prompts, in order; `numbers` tells those apart that share a seed."""
+        return self.engine.generate(
+            prompts, params, batch_size=batch_size, progress=progress, numbers=numbers
+        )
+
+    def stream(
+        self, prompt: list[int], params: "SamplingParams", *, number: int = 0
+    ) -> "Iterator[Delta]":
+        """Answer one prompt piece by piece; `number` is its own among all that share a seed."""
+        return self.engine.stream(prompt, params, number=number)
 
     def log_likelihoods(
         self,
@@ -77,9 +88,12 @@ class PromptedTool(PromptedEngine):
         *,
         batch_size: int,
         progress: Progress | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> "list[Completion | SwiftError]":
         """Answer all prompts; one that fails spoils no other."""
-        return self.engine.answer_each(prompts, params, batch_size=batch_size, progress=progress)
+        return self.engine.answer_each(
+            prompts, params, batch_size=batch_size, progress=progress, numbers=numbers
+        )
 
 
 @dataclass(frozen=True)
@@ -91,18 +105,29 @@ class Answering:
         adapter_dir: adapter over it.
         template: writes the prompts.
         tokenizer: of the model, where it is loaded already.
+        stop_words: texts that end an answer beside the template's, cut from it.
+        max_model_len: most tokens of prompt and answer; default: what the model was made for.
+        dtype: type of the weights; default: as they are stored.
     """
 
     model_dir: Path
     adapter_dir: Path | None
     template: "Template"
     tokenizer: "PreTrainedTokenizerBase | None" = None
+    stop_words: Sequence[str] = ()
+    max_model_len: int | None = None
+    dtype: Dtype | None = None
+
+    @property
+    def all_stop_words(self) -> list[str]:
+        """The template's stop words, and the further ones."""
+        return [*self.template.stop_words, *self.stop_words]
 
 
 @contextmanager
 def opened_engine(
     asked: Answering,
-    section: EvaluateSection,
+    section: EngineSection,
     runtime: Runtime,
     log: Path,
     progress: Progress | None = None,
@@ -132,14 +157,16 @@ def opened_engine(
         tokenizer=asked.tokenizer,
         device=runtime.resolved_device(),
         num_threads=runtime.threads(),
-        stop_words=asked.template.stop_words,
+        dtype=asked.dtype,
+        stop_words=asked.all_stop_words,
+        max_model_len=asked.max_model_len,
     )
     yield PromptedEngine(engine, asked.template)
 
 
 @contextmanager
 def _opened_tool(
-    asked: Answering, section: EvaluateSection, runtime: Runtime, log: Path, progress: Progress
+    asked: Answering, section: EngineSection, runtime: Runtime, log: Path, progress: Progress
 ) -> Iterator[PromptedTool]:
     from swiftcore.backends import ServeOrder, start_tool_server
     from swiftcore.generation.tool_model import engine_of, stored_dtype
@@ -151,7 +178,8 @@ def _opened_tool(
         asked.model_dir,
         adapters={} if asked.adapter_dir is None else {_ADAPTER: asked.adapter_dir},
         settings=section,
-        dtype=stored_dtype(asked.model_dir),
+        dtype=asked.dtype or stored_dtype(asked.model_dir),
+        max_model_len=asked.max_model_len,
         device="auto" if runtime.device == "mps" else runtime.device,
     )
     seconds = start_patience(section.infer_backend, runtime)
@@ -160,7 +188,7 @@ def _opened_tool(
     ) as server:
         tokenizer = asked.tokenizer or load_tokenizer(asked.model_dir)
         adapter = None if asked.adapter_dir is None else _ADAPTER
-        engine = engine_of(server, order, tokenizer, asked.template.stop_words, adapter)
+        engine = engine_of(server, order, tokenizer, asked.all_stop_words, adapter)
         try:
             yield PromptedTool(engine, asked.template)
         finally:

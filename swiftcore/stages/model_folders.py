@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from swiftcore.artifacts import Artifact, Store
 from swiftcore.errors import UsageError
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from swiftcore.template import Template
+
+# A prompt of any length is answered or refused; rows of training may have been cut.
+_AS_SERVED = {"max_length": None, "truncation_strategy": "delete"}
+_OF_TRAINING = {"loss_scale", "parity_waivers", "custom_template", "template"}
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,11 @@ def find_folders(model: str | None, adapters: list[str], store: Store) -> ModelF
     """
     if len(adapters) > 1:
         raise UsageError(
-            "One adapter at a time can be evaluated.",
+            "One adapter at a time can answer.",
             where="--adapters",
             found=", ".join(adapters),
             expected="one",
-            do="evaluate them one after another",
+            do="ask them one after another",
         )
     references = [reference for reference in (model, *adapters) if reference]
     found = [resolve_reference(reference, store) for reference in references]
@@ -105,26 +109,46 @@ def opened_model(
     Raises:
         BackendMissing, BackendFailed: its tool is not there, or does not start.
     """
+    asked = model_to_ask(folders, template)
+    with opened_engine(asked, section, runtime, log, progress) as engine:
+        yield engine
+
+
+def model_to_ask(folders: ModelFolders, template: TemplateSection) -> Answering:
+    """Return a model with its tokenizer and the template that its prompts are written with.
+
+    Settings of the section are laid over those that the model was trained with; a template of
+    another name starts from nothing.
+    """
     from swiftcore.models import load_tokenizer
 
     tokenizer = load_tokenizer(folders.model_dir)
     written_with = _template(folders, template, tokenizer)
-    asked = Answering(folders.model_dir, folders.adapter_dir, written_with, tokenizer)
-    with opened_engine(asked, section, runtime, log, progress) as engine:
-        yield engine
+    return Answering(folders.model_dir, folders.adapter_dir, written_with, tokenizer)
 
 
 def _template(
     folders: ModelFolders, section: TemplateSection, tokenizer: "PreTrainedTokenizerBase"
 ) -> "Template":
-    from swiftcore.serving.chat import load_serving_template
     from swiftcore.template.dataset import resolve_template
+    from swiftcore.template.settings import template_from_settings
 
-    unchanged = section == TemplateSection()
-    for folder in (folders.adapter_dir, folders.model_dir):
-        if unchanged and folder is not None and (folder / TEMPLATE_FILE).is_file():
-            return load_serving_template(folder, tokenizer)
+    settings = _trained_with(folders)
+    names_other = section.template is not None or bool(section.custom_template)
+    if settings is not None and not names_other:
+        given = section.model_dump(exclude_unset=True, exclude=_OF_TRAINING)
+        return template_from_settings(settings | _AS_SERVED | given, tokenizer)
     config = read_json(folders.model_dir / "config.json")
     return resolve_template(
         section, tokenizer, method="sft", model_type=config.get("model_type"), max_model_length=None
     )
+
+
+def _trained_with(folders: ModelFolders) -> dict[str, Any] | None:
+    """Return the template settings beside the adapter or the model."""
+    from swiftcore.template import read_template_settings
+
+    for folder in (folders.adapter_dir, folders.model_dir):
+        if folder is not None and (folder / TEMPLATE_FILE).is_file():
+            return read_template_settings(folder)
+    return None

@@ -65,6 +65,11 @@ class FamilyTemplate(Template):
         return self._texts.default_system
 
     @property
+    def thinking_marks(self) -> tuple[str, str]:
+        """First and last text of a think block, as the family writes it."""
+        return self._definition.thinking_marks
+
+    @property
     def agent(self) -> AgentTemplate:
         """The chosen agent template, else the family's."""
         return self._agent

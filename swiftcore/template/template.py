@@ -62,6 +62,11 @@ class Template(ABC):
         """Texts that end an answer."""
 
     @property
+    def thinking_marks(self) -> tuple[str, str]:
+        """First and last text of a think block."""
+        return ("<think>", "</think>")
+
+    @property
     @abstractmethod
     def agent(self) -> AgentTemplate:
         """How tools and calls are written."""

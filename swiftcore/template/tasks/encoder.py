@@ -9,7 +9,7 @@ from swiftcore.recipe.tasks import Task
 from swiftcore.template.encoder import Drop
 from swiftcore.template.spans import Piece
 from swiftcore.template.tasks.folder import EncodedSample
-from swiftcore.template.tasks.samples import Messages, Row, Sample, read_sample
+from swiftcore.template.tasks.samples import Messages, Row, read_sample
 from swiftcore.template.template import Template
 
 
@@ -38,22 +38,27 @@ class SampleEncoder:
             yield from enumerate(map(self._outcome, batch, range(start, start + len(batch))), start)
             start += len(batch)
 
+    def tokens(self, texts: list[Messages]) -> list[list[int]]:
+        """Return the ids of each text, all in one call of the tokenizer.
+
+        Raises:
+            DataError: a text is malformed.
+            RowTooLong: one is longer than the template's max_length and can't be cut.
+        """
+        plans = [self._plan(text) for text in texts]
+        ids = iter(self._template.pieces.encode([piece for plan in plans for piece in plan]))
+        encoded = [self._ended([*chain.from_iterable(next(ids) for _ in plan)]) for plan in plans]
+        return [self._fitted(*pair) for pair in zip(texts, encoded, strict=True)]
+
     def _outcome(self, row: Row, index: int) -> EncodedSample | Drop:
         try:
             sample = read_sample(row, self._task)
-            return EncodedSample(index, self._tokens(sample), sample.targets)
+            return EncodedSample(index, self.tokens(sample.texts), sample.targets)
         except RowTooLong as err:
             tokens = int(str(err.found).split()[0])
             return Drop("longer than max_length", tokens, err.where, err.found)
         except DataError as err:
             return Drop(err.message, None, err.where, err.found)
-
-    def _tokens(self, sample: Sample) -> list[list[int]]:
-        """Return the ids of each text, all of a row in one call of the tokenizer."""
-        plans = [self._plan(text) for text in sample.texts]
-        ids = iter(self._template.pieces.encode([piece for plan in plans for piece in plan]))
-        encoded = [self._ended([*chain.from_iterable(next(ids) for _ in plan)]) for plan in plans]
-        return [self._fitted(*pair) for pair in zip(sample.texts, encoded, strict=True)]
 
     def _plan(self, messages: Messages) -> list[Piece]:
         answered = messages[-1].get("role") in ("assistant", "tool_call")

@@ -1,0 +1,211 @@
+"""Questions become lines of a result file, a group at a time."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from swiftcore.errors import SwiftError
+from swiftcore.evaluation.answering import (
+    Prompt,
+    PromptTemplate,
+    described,
+    halved,
+    raise_unless_of_this_row,
+    written_prompt,
+)
+from swiftcore.generation import Completion, Delta, SamplingParams
+from swiftcore.inference.questions import Question
+from swiftcore.inference.result_file import ResultFile
+from swiftcore.progress import Progress
+
+# Fields of an answer; columns of the row with such a name make room.
+ANSWER_FIELDS = (
+    "messages",
+    "response",
+    "labels",
+    "finish_reason",
+    "prompt_tokens",
+    "completion_tokens",
+    "error",
+)
+# Batches between two writes: between them an engine drains once.
+_BATCHES_A_GROUP = 16
+
+
+class AnsweringEngine(Protocol):
+    """An engine with the template that writes its prompts."""
+
+    @property
+    def template(self) -> PromptTemplate:
+        """Writes prompts."""
+        ...
+
+    def generate(
+        self,
+        prompts: Sequence[list[int]],
+        params: SamplingParams,
+        *,
+        batch_size: int,
+        progress: Progress | None = None,
+        numbers: Sequence[int] | None = None,
+    ) -> list[Completion]:
+        """Answer all prompts, in order."""
+        ...
+
+    def stream(
+        self, prompt: list[int], params: SamplingParams, *, number: int = 0
+    ) -> Iterator[Delta]:
+        """Answer one prompt piece by piece."""
+        ...
+
+
+@runtime_checkable
+class EachAnswering(Protocol):
+    """An engine that knows of each prompt whether it was answered."""
+
+    def answer_each(
+        self,
+        prompts: Sequence[list[int]],
+        params: SamplingParams,
+        *,
+        batch_size: int,
+        progress: Progress | None = None,
+        numbers: Sequence[int] | None = None,
+    ) -> Sequence[Completion | SwiftError]:
+        """Answer all prompts, in order; one that fails spoils no other."""
+        ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """How questions are answered.
+
+    Args:
+        engine: answers.
+        params: how.
+        batch_size: prompts generated together; -1: all.
+        write_batch_size: most answers held before they are written; -1: all.
+        on_piece: hears each piece of each answer, which are then given one after another.
+    """
+
+    engine: AnsweringEngine
+    params: SamplingParams
+    batch_size: int
+    write_batch_size: int
+    on_piece: Callable[[Delta], None] | None = None
+
+    def group_size(self, num_questions: int) -> int:
+        """Return how many questions are answered between two writes."""
+        limit = num_questions if self.write_batch_size < 0 else self.write_batch_size
+        if self.on_piece is not None:
+            return 1
+        wanted = num_questions if self.batch_size < 0 else self.batch_size * _BATCHES_A_GROUP
+        return max(1, min(limit, wanted))
+
+
+def answer_questions(
+    work: Work, questions: Sequence[Question], file: ResultFile, progress: Progress
+) -> None:
+    """Append a line for each question that the file has none for yet, in order.
+
+    A question that can't be asked or answered gets a line with its error.
+
+    Raises:
+        SwiftError: something that would fail every other question as well.
+    """
+    size = work.group_size(len(questions))
+    for start in range(file.num_lines, len(questions), size):
+        group = questions[start : start + size]
+        part = _Part(progress, start, len(questions))
+        file.append(_answered(work, group, start, part))
+        progress.update(start + len(group), len(questions), "rows answered")
+
+
+def answer_line(question: Question, outcome: Completion | str) -> dict[str, Any]:
+    """Return the line of a question: its own fields, and the answer or why there is none."""
+    own = {name: value for name, value in question.row.items() if name not in ANSWER_FIELDS}
+    asked = [dict(message) for message in question.prompt.get("messages") or ()]
+    if isinstance(outcome, str):
+        head = {"messages": asked} if asked else {"origin": question.origin}
+        return {**own, **head, "response": None, "labels": question.reference, "error": outcome}
+    return {
+        **own,
+        "messages": [*asked, {"role": "assistant", "content": outcome.text}],
+        "response": outcome.text,
+        "labels": question.reference,
+        "finish_reason": outcome.finish_reason,
+        "prompt_tokens": outcome.prompt_tokens,
+        "completion_tokens": outcome.completion_tokens,
+    }
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One group's share of the whole progress."""
+
+    whole: Progress
+    before: int
+    num_questions: int
+
+    def update(self, done: float, total: float | None, text: str) -> None:
+        """Pass news on, counted in questions."""
+        self.whole.update(self.before + done, self.num_questions, text)
+
+
+def _answered(
+    work: Work, group: Sequence[Question], start: int, progress: Progress
+) -> list[dict[str, Any]]:
+    template = work.engine.template
+    prompts = [written_prompt(template, question.prompt, question.error) for question in group]
+    numbered = [
+        (start + place, prompt) for place, prompt in enumerate(prompts) if prompt.error is None
+    ]
+    found = dict(zip([n for n, _ in numbered], _outcomes(work, numbered, progress), strict=True))
+    return [
+        answer_line(question, found.get(start + place, prompts[place].error or ""))
+        for place, question in enumerate(group)
+    ]
+
+
+def _outcomes(
+    work: Work, numbered: Sequence[tuple[int, Prompt]], progress: Progress
+) -> Sequence[Completion | str]:
+    """Return an answer to each prompt, or what went wrong."""
+    if work.on_piece is not None:
+        return [_streamed(work, number, prompt.ids) for number, prompt in numbered]
+    batch_size = max(1, len(numbered)) if work.batch_size < 0 else work.batch_size
+    engine = work.engine
+    if isinstance(engine, EachAnswering):
+        found = engine.answer_each(
+            [prompt.ids for _, prompt in numbered],
+            work.params,
+            batch_size=batch_size,
+            progress=progress,
+            numbers=[number for number, _ in numbered],
+        )
+        return [described(each) if isinstance(each, SwiftError) else each for each in found]
+
+    def generate(some: Sequence[tuple[int, Prompt]]) -> Sequence[Completion]:
+        return engine.generate(
+            [prompt.ids for _, prompt in some],
+            work.params,
+            batch_size=batch_size,
+            progress=progress,
+            numbers=[number for number, _ in some],
+        )
+
+    return halved(generate, numbered)
+
+
+def _streamed(work: Work, number: int, prompt: list[int]) -> Completion | str:
+    assert work.on_piece is not None
+    completion = None
+    try:
+        for delta in work.engine.stream(prompt, work.params, number=number):
+            work.on_piece(delta)
+            completion = delta.completion
+    except SwiftError as err:
+        raise_unless_of_this_row(err)
+        return described(err)
+    assert completion is not None
+    return completion

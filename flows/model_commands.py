@@ -40,6 +40,8 @@ def rollback_command(argv: Sequence[str]) -> int:
     add_store(parser)
     options = parser.parse_args(list(argv))
     store = opened_store(options)
+    if _same_version_before(store, options.name):
+        return _roll_back_endpoint(store, options.name, as_json=options.json)
     registry = _registry(store)
     previous = registry.previous(options.name)
     url = _serve_previous(store, previous)
@@ -56,6 +58,31 @@ def rollback_command(argv: Sequence[str]) -> int:
 def _registry(store: Store) -> Registry:
     prepare_environment()
     return Registry(store)
+
+
+def _same_version_before(store: Store, name: str) -> bool:
+    """Tell whether an endpoint that runs served this version before: with other adapters, say."""
+    from swiftcore.serving import status
+
+    found = status(serving_root(store) / name)
+    if found is None or found["status"] in ("stopped", "dead") or found["previous"] is None:
+        return False
+    return found["previous"]["version"] == found["current"]["version"]
+
+
+def _roll_back_endpoint(store: Store, name: str, *, as_json: bool) -> int:
+    """Serve the release before; the champion is the same version and stays."""
+    from swiftcore.serving import rollback
+
+    result = rollback(serving_root(store) / name)
+    text = f"{result.in_place.told(result.seconds)}; " if result.in_place else ""
+    fields = {"name": name, "version": result.version, "fingerprint": result.fingerprint}
+    _answer(
+        as_json,
+        {**fields, "url": result.url},
+        f"{text}version {result.version} is served as before at {result.url}",
+    )
+    return 0
 
 
 def _serve_previous(store: Store, previous: Version) -> str | None:

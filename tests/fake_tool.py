@@ -14,6 +14,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 LMDEPLOY, OPENAI = "/generate", "/v1/completions"
+LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 
 
 def counting(ids, model):
@@ -25,7 +26,8 @@ class FakeTool(ThreadingHTTPServer):
     """Answers by a rule (ids, model name) -> next id.
 
     `trouble` gets the number of each generating request, from 1, and returns the name of a bad day
-    or None; `asked` keeps the bodies; `num_open` counts answers under way.
+    or None; `asked` keeps the bodies; `num_open` counts answers under way. `adapters` holds folders
+    by name; a folder's `behaviour.txt` says how it misbehaves: refuse, die, mute or slow.
     """
 
     daemon_threads = True
@@ -35,6 +37,7 @@ class FakeTool(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.rule, self.key, self.trouble, self.score = rule, key, trouble, score
         self.asked, self.num_open, self.healthy, self.pause = [], 0, True, 0.0
+        self.adapters = {}
 
     @property
     def url(self):
@@ -67,9 +70,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.key and self.headers["Authorization"] != f"Bearer {self.server.key}":
             self._send(401, {"error": "no"})
             return
+        if self.path in (LOAD, UNLOAD):
+            self._change_adapters(body["lora_name"], body.get("lora_path"))
+            return
         self.server.asked.append(body)
         trouble = self.server.trouble(len(self.server.asked))
-        if trouble == "500":
+        behaviour = word_in(self.server.adapters.get(body.get("model")), "behaviour.txt")
+        if trouble == "500" or behaviour == "mute":
             self._send(500, {"error": {"message": "on purpose"}})
         elif trouble == "400":
             self._send(400, {"error": {"message": "too hot"}})
@@ -85,6 +92,21 @@ class _Handler(BaseHTTPRequestHandler):
             with contextlib.suppress(OSError):
                 self._stream(body, trouble)
             self.server.num_open -= 1
+
+    def _change_adapters(self, name, folder):
+        behaviour = word_in(folder, "behaviour.txt")
+        if behaviour == "die":
+            os._exit(9)
+        known = name in self.server.adapters
+        if behaviour == "refuse" or known == (self.path == LOAD):
+            self._send(400, {"error": {"message": f"no such rank: {name}"}})
+            return
+        if self.path == LOAD:
+            self.server.adapters[name] = folder
+        else:
+            del self.server.adapters[name]
+        print(self.path.rpartition("/")[2], name, flush=True)
+        self._send(200, {})
 
     def _stream(self, body, trouble):
         self.send_response(200)
@@ -111,7 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._event(b"data: " + json.dumps(self._piece(ids[-1], reason)).encode() + b"\n\n")
             if reason:
                 break
-            time.sleep(self.server.pause)
+            slow = word_in(self.server.adapters.get(body.get("model")), "behaviour.txt") == "slow"
+            time.sleep(0.05 if slow else self.server.pause)
         self._event(b"data: [DONE]\n\n")
 
     def _piece(self, token, reason):
@@ -134,11 +157,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(written)
 
 
-def counting_by_name(named):
-    """The rule of the process, where adapters count downwards from their place in the list."""
+def word_in(folder, name):
+    """Return the word in a file of a folder; None without a file or a folder."""
+    try:
+        with open(os.path.join(folder or "", name)) as stream:
+            return stream.read().strip()
+    except FileNotFoundError:
+        return None
+
+
+def counting_or_repeating(adapters):
+    """The rule of the process, where an adapter says the token in its folder's `token.txt`."""
 
     def rule(ids, model):
-        return counting(ids, model) if model not in named else 390 - named.index(model)
+        if model not in adapters:
+            return counting(ids, model)
+        return int(word_in(adapters[model], "token.txt") or 390)
 
     return rule
 
@@ -152,12 +186,15 @@ def main():
     if options.trouble == "dies at once":
         raise RuntimeError("no such kernel")
     print("pid", os.getpid(), flush=True)
-    FakeTool(
-        counting_by_name(options.named),
+    adapters = dict(each.split("=", 1) for each in options.named)
+    tool = FakeTool(
+        counting_or_repeating(adapters),
         port=options.port,
         key=os.environ.get("FAKE_KEY"),
         trouble=lambda number: options.trouble or None,
-    ).serve_forever()
+    )
+    tool.adapters = adapters
+    tool.serve_forever()
 
 
 if __name__ == "__main__":

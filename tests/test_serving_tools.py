@@ -184,6 +184,7 @@ def release(tmp_path):
     """A release whose tool counts, with an adapter beside it."""
     folder, adapter = tmp_path / "model", tmp_path / "adapter"
     adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"r": 4}')
     tokenizer = build_tokenizer()
     build_model(tokenizer).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import openai
 import psutil
 import pytest
 
+from swiftcore.errors import UsageError
 from swiftcore.models import load_tokenizer
 from swiftcore.serving import Release, deploy_release, rollback, status, stop
 from swiftcore.template import get_template, write_template_settings
@@ -106,6 +108,77 @@ def test_vllm_serves_what_was_evaluated_and_can_be_rolled_back(state_dir, model_
     assert rollback(state_dir).version == "1"
     assert client.chat.completions.create(model="demo", **asked).choices[0].message.content
     until(lambda: not any(process.is_running() for process in family), 60)
+
+
+@pytest.fixture(scope="module")
+def other_adapter(model_dir):
+    """An adapter that answers otherwise than the one beside the model."""
+    from safetensors.torch import load_file, save_file
+
+    place = shutil.copytree(model_dir.parent / "adapter", model_dir.parent / "other")
+    file = place / "adapter_model.safetensors"
+    weights = {k: -v if "lora_A" in k else v for k, v in load_file(file).items()}
+    save_file(weights, file)
+    return place
+
+
+def own_answer(model_dir, adapter, golden):
+    """Return what our own engine says with an adapter."""
+    from swiftcore.generation import SamplingParams
+    from swiftcore.generation.engine import TransformersEngine
+
+    engine = TransformersEngine.load(model_dir, adapter_dir=adapter, num_threads=1)
+    params = SamplingParams(max_new_tokens=16)
+    (answer,) = engine.generate([golden.trained_ids], params, batch_size=1)
+    return answer.text
+
+
+def test_vllm_changes_its_adapters_while_it_runs(state_dir, model_dir, evaluated, other_adapter):
+    law = model_dir.parent / "adapter"
+    fields = {"infer_backend": "vllm", "device": "cpu", "num_threads": 1, "max_model_len": 700}
+
+    def deploy(fingerprint, **adapters):
+        release = Release(
+            fingerprint * 64, "demo", "1", model_dir, max_new_tokens=32, adapters=adapters, **fields
+        )
+        return deploy_release(
+            release, state_dir=state_dir, golden=evaluated, start_timeout_seconds=START_SECONDS
+        )
+
+    first = deploy("a", law=law)
+    client = openai.OpenAI(base_url=first.url + "/v1", api_key="secret", max_retries=0)
+    expected = [own_answer(model_dir, each, evaluated[0]) for each in (law, other_adapter)]
+    assert len({*expected, evaluated[0].expected}) == 3
+
+    def said(name):
+        asked = {"messages": ROWS[0]["messages"], "max_tokens": 16, "temperature": 0}
+        return client.chat.completions.create(model=name, **asked).choices[0].message.content
+
+    assert said("law") == expected[0]
+    added = deploy("b", law=law, tax=other_adapter)
+    assert (added.pid, added.in_place.loaded) == (first.pid, ("tax",))
+    assert added.seconds < 20
+    assert added.golden_matched == 2
+    assert [said("law"), said("tax")] == expected
+
+    assert deploy("c", tax=other_adapter).in_place.removed == ("law",)
+    with pytest.raises(openai.NotFoundError):
+        said("law")
+    # The name of before over other weights, with the prompt still in vLLM's cache.
+    assert deploy("d", tax=other_adapter, law=other_adapter).in_place.loaded == ("law",)
+    assert said("law") == expected[1]
+    assert rollback(state_dir).in_place.removed == ("law",)
+    assert {model.id for model in client.models.list()} == {"demo", "demo@1", "tax"}
+
+    broken = shutil.copytree(law, model_dir.parent / "broken")
+    (broken / "adapter_model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(UsageError, match="does not load this adapter"):
+        deploy("e", tax=other_adapter, broken=broken)
+    assert [said("tax"), status(state_dir)["backend_pid"]] == [expected[1], first.pid]
+
+    servers_below(first.pid)[-1].send_signal(signal.SIGKILL)
+    until(lambda: "restarted" in decisions(state_dir), START_SECONDS)
+    assert said("tax") == expected[1]
 
 
 def test_swift_eval_over_vllm_is_that_of_our_own_engine(tmp_path, model_dir, flags):  # noqa: F811

@@ -1,6 +1,7 @@
 """Command lines of vLLM, SGLang and LMDeploy: each setting under the tool's own name."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from swiftcore.backends import (
     serving_tool,
     start_tool_server,
 )
-from swiftcore.backends.serving import Command, Place
+from swiftcore.backends.serving import AdapterLimits, Command, Place
 from swiftcore.errors import BackendMissing, UsageError
 from swiftcore.recipe import Runtime
 from swiftcore.recipe.sections import DeploySection, ToolSettings, check_backend_settings
@@ -92,10 +93,7 @@ def test_vllm_on_a_gpu(a_gpu: None, model_dir: Path):
         *("--data-parallel-size", "1", "--max-num-seqs", "256", "--disable-custom-all-reduce"),
     ]
     assert made.key_variable == "VLLM_API_KEY"
-    assert made.variables == {
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
-    }
+    assert made.variables == {"VLLM_NO_USAGE_STATS": "1"}
 
 
 def test_every_vllm_setting_is_passed_on(a_gpu: None, model_dir: Path, tmp_path: Path):
@@ -125,10 +123,60 @@ def test_every_vllm_setting_is_passed_on(a_gpu: None, model_dir: Path, tmp_path:
         *("--enable-expert-parallel", "--max-num-seqs", "8"),
         *("--mm-processor-cache-gb", "0.0", "--limit-mm-per-prompt", '{"image": 2}'),
         *("--quantization", "fp8"),
-        *("--enable-lora", "--max-lora-rank", "32", "--max-loras", "1"),
+        *("--enable-lora", "--max-lora-rank", "32", "--max-loras", "1", "--max-cpu-loras", "32"),
+        *("--api-server-count", "1"),
         *("--lora-modules", f"a={tmp_path / 'a'}"),
         *("--seed", "3", "--no-enable-chunked-prefill", "--stop", "a", "b"),
     ]
+    assert made.variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
+
+
+def limits(backend, model_dir: Path, adapters=None, **settings) -> AdapterLimits:
+    """Return what a server started like this says to further adapters."""
+    fields = ToolSettings(**settings)
+    order = ServeOrder(backend, model_dir, adapters=adapters or {}, settings=fields)
+    routes = serving_tool(backend).adapter_routes
+    assert routes is not None
+    return routes.limits(order)
+
+
+def test_vllm_takes_adapters_up_to_the_rank_and_the_number_it_was_started_for(
+    a_gpu: None, model_dir: Path, tmp_path: Path
+):
+    first, small = adapter(tmp_path / "first", r=4), adapter(tmp_path / "small", r=16)
+    large = adapter(tmp_path / "large", r=8, rank_pattern={"q_proj": 17})
+    why_not = limits("vllm", model_dir, {"first": first})
+    shutil.rmtree(first)  # nothing is read again
+    assert why_not([small], 1) is None
+    assert "up to 16, and large has rank 17" in (why_not([small, large], 1) or "")
+    assert why_not([small], 31) is None
+    assert "room for 32 adapters, and was given 32" in (why_not([small], 32) or "")
+    assert limits("vllm", model_dir, vllm_max_lora_rank=20)([large], 0) is None
+    assert limits("vllm", model_dir, vllm_enable_lora=True)([small], 0) is None
+    assert "without adapters" in (limits("vllm", model_dir)([small], 0) or "")
+    with pytest.raises(UsageError, match="no LoRA adapter"):
+        why_not([tmp_path], 1)
+    few = {"vllm_enable_lora": True, "vllm_engine_kwargs": {"max-cpu-loras": 2}}
+    assert "room for 2" in (limits("vllm", model_dir, **few)([small], 2) or "")
+    assert "--max-cpu-loras 2" in " ".join(command("vllm", model_dir, **few).arguments)
+    many = {"vllm_enable_lora": True, "vllm_engine_kwargs": {"api_server_count": 2}}
+    assert "several API servers" in (limits("vllm", model_dir, **many)([small], 0) or "")
+    started = command("vllm", model_dir, **many)
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in started.variables
+
+
+def test_sglang_takes_adapters_of_the_modules_and_the_rank_it_was_started_for(
+    a_gpu: None, model_dir: Path, tmp_path: Path
+):
+    first = adapter(tmp_path / "first", r=8, target_modules=["q_proj", "v_proj"])
+    why_not = limits("sglang", model_dir, {"first": first})
+    fits = adapter(tmp_path / "fits", r=8, target_modules=["q_proj"])
+    assert why_not([fits], 1) is None
+    larger = adapter(tmp_path / "larger", r=9, target_modules=["q_proj"])
+    wider = adapter(tmp_path / "wider", r=8, target_modules=["q_proj", "up_proj"])
+    for each in (larger, wider):
+        assert f"of q_proj, v_proj, unlike {each.name}" in (why_not([fits, each], 1) or "")
+    assert "without adapters" in (limits("sglang", model_dir)([fits], 0) or "")
 
 
 def test_vllm_without_a_gpu_takes_no_more_memory_than_its_sequences_fill(model_dir: Path):

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from swiftcore.backends import get_backend, tool_server
-from swiftcore.backends.serving import Command, ServingTool
+from swiftcore.backends.serving import AdapterRoutes, Command, ServingTool, named_folders
+from swiftcore.backends.vllm.adapters import adapter_limits
 from swiftcore.serving import server
 
 TESTS = Path(__file__).parent
@@ -21,13 +22,14 @@ class HereEnvironment:
 
 
 def command(order, place):
-    words = ["--port", str(place.port), "--named", *order.adapters]
+    words = ["--port", str(place.port), "--named", *named_folders(order.adapters)]
     words += ["--trouble", (order.settings.vllm_quantization or "")]
     return Command("fake_tool", words, {"PYTHONPATH": str(TESTS)}, key_variable="FAKE_KEY")
 
 
 def fake(name, device="auto"):
-    return ServingTool("Fake", get_backend("vllm_cpu"), "cpu", command)
+    routes = AdapterRoutes("/v1/load_lora_adapter", "/v1/unload_lora_adapter", adapter_limits)
+    return ServingTool("Fake", get_backend("vllm_cpu"), "cpu", command, routes)
 
 
 if __name__ == "__main__":

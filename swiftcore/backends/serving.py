@@ -5,7 +5,7 @@ says all that. `tool_server` starts one and looks after it.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -77,12 +77,22 @@ class Command:
     key_flag: str | None = None
 
 
+AdapterLimits = Callable[[Sequence[Path], int], str | None]
+"""Of further adapters, and how many a server was given since its start: why it takes them not."""
+
+
 @dataclass(frozen=True)
 class AdapterRoutes:
-    """Where a running server takes and drops adapters: POST paths that read the same fields."""
+    """How a running server takes and drops adapters.
+
+    Args:
+        load, unload: POST paths that read the same fields.
+        limits: what a server says to further adapters that is started with an order.
+    """
 
     load: str
     unload: str
+    limits: Callable[[ServeOrder], AdapterLimits] = lambda order: lambda folders, num_held: None
 
 
 @dataclass(frozen=True)

@@ -93,8 +93,12 @@ def _start(store: Store, options: argparse.Namespace, values: dict[str, Any]) ->
         progress=Silent() if options.json else TerminalProgress("deploy"),
     )
     if options.json:
-        print_json({"url": result.url, "pid": result.pid})
+        in_place = result.in_place and result.in_place.as_dict()
+        fields = {"url": result.url, "pid": result.pid, "reused": result.reused}
+        print_json({**fields, "seconds": round(result.seconds, 3), "in_place": in_place})
     else:
+        if result.in_place:
+            print(result.in_place.told(result.seconds))
         stop = f"stop it with: swift deploy --stop --name {section.name}"
         print(f"serving {', '.join(release.all_names)} at {result.url}; {stop}")
     return 0

@@ -151,7 +151,7 @@ class _Answering:
     async def chat(self, request: Request, asked: ChatRequest, prompt: Prompt) -> Response:
         reply = Reply(asked.model, chat=True, fingerprint=self._service.fingerprint)
         tools = asked.callable_tools
-        template = self._service.served(asked.model).template
+        template = prompt.served.template
         if asked.stream:
             writer = _ChatWriter(template, tools)
             return self._stream(asked, reply, [prompt], writer.opening, writer.choices)

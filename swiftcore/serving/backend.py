@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import secrets
 import socket
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import httpx
 from swiftcore.errors import GateRefused, SwiftError, from_dict
 from swiftcore.serving.process import ProcessIdentity
 from swiftcore.serving.release import Release
-from swiftcore.serving.server import API_KEY_VARIABLE
+from swiftcore.serving.server import API_KEY_VARIABLE, TOKEN_VARIABLE
 
 _POLL_SECONDS = 0.1
 _LOG_TAIL_BYTES = 2000
@@ -32,9 +33,11 @@ class Backend:
         port: int,
         log: Path,
         files: list[tuple[str, int, int]],
+        token: str,
     ) -> None:
         self.release = release
         self.api_key = api_key
+        self.token = token
         self.process = process
         self.identity = ProcessIdentity.of(process.pid)
         self.port = port
@@ -55,7 +58,7 @@ class Backend:
         The listening socket is made here and handed over, so the port is known before the process
         runs and nobody else can take it.
         """
-        files = release.files()
+        files, token = release.files(), secrets.token_hex(32)
         with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
             port = listener.getsockname()[1]
             command = server_command(release, listener.fileno(), log)
@@ -65,10 +68,10 @@ class Backend:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    env=server_environment(api_key),
+                    env=server_environment(api_key, token),
                     pass_fds=[listener.fileno()],
                 )
-        return cls(release, api_key, process, port, log, files)
+        return cls(release, api_key, process, port, log, files, token)
 
     @property
     def running(self) -> bool:
@@ -121,6 +124,14 @@ class Backend:
         while self.num_active and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.05)
 
+    async def take_over(self) -> "Backend":
+        """Return the server that requests go to when this one is switched to: itself."""
+        return self
+
+    def as_event(self) -> dict[str, Any]:
+        """Return what the deployer probes."""
+        return {"port": self.port, "pid": self.process.pid}
+
     def log_tail(self) -> str:
         """Return the last lines of the process's output."""
         return log_tail(self.log)
@@ -166,10 +177,16 @@ def _error_file(log: Path) -> Path:
     return log.with_suffix(".error.json")
 
 
-def server_environment(api_key: str | None) -> dict[str, str]:
-    """Return the environment variables of a server process."""
+def server_environment(api_key: str | None, token: str | None = None) -> dict[str, str]:
+    """Return the environment variables of a server process.
+
+    Args:
+        api_key: what clients must send.
+        token: opens the private road to its adapters; None: there is no such road.
+    """
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    environment.pop(API_KEY_VARIABLE, None)
-    if api_key:
-        environment[API_KEY_VARIABLE] = api_key
+    for name, value in ((API_KEY_VARIABLE, api_key), (TOKEN_VARIABLE, token)):
+        environment.pop(name, None)
+        if value:
+            environment[name] = value
     return environment

@@ -3,6 +3,9 @@
 deployer: {"token", "command": "deploy", "release", "api_key", "start_timeout_seconds"}
 gateway:  {"event": "current"}                          the release is served already
           {"event": "ready", "port", "pid"}             probe it, then answer
+          {"event": "ready", "port", "pid", "in_place", "names"}   the same, in the running server:
+                                                        which adapters come and go, and the hidden
+                                                        names of those that come
           {"event": "failed", "error"}                  nothing changed
 deployer: {"command": "switch", "golden"}   gateway: {"event": "switched", "pid", "previous"}
      or:  {"command": "discard", "reason"}  gateway: {"event": "discarded"}
@@ -26,8 +29,7 @@ from swiftcore.serving.endpoint import EndpointFolder
 from swiftcore.serving.release import Release
 
 if TYPE_CHECKING:
-    from swiftcore.serving.backend import Backend
-    from swiftcore.serving.gateway import Gateway
+    from swiftcore.serving.gateway import Candidate, Gateway
 
 logger = logging.getLogger(__name__)
 _MAX_LINE_BYTES = 64 * 2**20
@@ -115,16 +117,18 @@ class ControlServer:
             candidate = await self._start(wanted, answer)
             reason: str | None = "the deployer went away"
             try:
-                await _send(writer, event="ready", port=candidate.port, pid=candidate.process.pid)
+                told = candidate.as_event()
+                await _send(writer, event="ready", **told)
                 order = await answer
                 if order["command"] == "switch":
-                    previous = self._gateway.switch(candidate, order["golden"])
+                    previous = await self._gateway.switch(candidate, order["golden"])
                     reason = None
-                    await _send(
-                        writer, event="switched", pid=candidate.process.pid, previous=previous
-                    )
+                    await _send(writer, event="switched", pid=told["pid"], previous=previous)
                 else:
                     reason = str(order.get("reason"))
+            except SwiftError as error:
+                reason = str(error)
+                raise
             finally:
                 if reason is not None:
                     await self._gateway.discard(candidate, reason)
@@ -134,7 +138,7 @@ class ControlServer:
             answer.cancel()
             await asyncio.gather(answer, return_exceptions=True)
 
-    async def _start(self, wanted: Deployment, answer: "asyncio.Task[Any]") -> "Backend":
+    async def _start(self, wanted: Deployment, answer: "asyncio.Task[Any]") -> "Candidate":
         """Start the candidate, and give up when the deployer hangs up meanwhile."""
         starting = asyncio.create_task(self._gateway.start_candidate(wanted))
         try:

@@ -25,6 +25,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from swiftcore.errors import EnvironmentMissing, SwiftError
+from swiftcore.serving.adapter_swap import AdapterSwap, NotInPlace
 from swiftcore.serving.api_errors import ApiError
 from swiftcore.serving.backend import Backend
 from swiftcore.serving.control import ControlServer, Deployment
@@ -37,6 +38,7 @@ from swiftcore.serving.proxy import Proxy
 from swiftcore.serving.release import Release
 
 logger = logging.getLogger(__name__)
+Candidate = Backend | AdapterSwap
 
 _MAX_RESTARTS = 5
 _RESTART_WINDOW_SECONDS = 600.0
@@ -81,13 +83,18 @@ class Gateway:
         backend = self._backend
         return bool(backend and backend.running and backend.release.fingerprint == fingerprint)
 
-    async def start_candidate(self, deployment: Deployment) -> Backend:
+    async def start_candidate(self, deployment: Deployment) -> Candidate:
         """Start a server for a release and wait until it is ready.
 
+        Where only adapters differ, the running server is made ready for them instead.
+
         Raises:
-            SwiftError: it did not get ready; its process is gone.
+            SwiftError: it did not get ready; its process is gone, or the running one as it was.
         """
         release = deployment.release
+        swap = await self._stage_adapters(deployment)
+        if swap is not None:
+            return swap
         self.folder.record("candidate started", release=release.label)
         candidate = await Backend.start(release, deployment.api_key, self._new_log())
         try:
@@ -97,24 +104,32 @@ class Gateway:
             raise
         return candidate
 
-    async def discard(self, candidate: Backend, reason: str) -> None:
+    async def discard(self, candidate: Candidate, reason: str) -> None:
         """End a candidate that will not be used."""
         await candidate.stop()
         self.folder.record("refused", release=candidate.release.label, reason=reason)
 
-    def switch(self, candidate: Backend, golden: list[dict[str, Any]]) -> str | None:
-        """Send requests to the candidate from now on; return the label of the release before."""
+    async def switch(self, candidate: Candidate, golden: list[dict[str, Any]]) -> str | None:
+        """Send requests to the candidate from now on; return the label of the release before.
+
+        Raises:
+            GateRefused: the running server did not change its adapters.
+        """
+        backend = await candidate.take_over()
         old = self._backend
         served = {"release": candidate.release.as_dict(), "golden": golden}
         if self._current and not _same(self._current, served):
             self._previous = self._current
         self._current = served
-        self._become("ready", candidate)
-        self._restarts.clear()
+        self._become("ready", backend)
         previous = _label(self._previous)
-        self.folder.record("switched", release=candidate.release.label, previous=previous)
-        if old:
-            self._background(self._retire(old))
+        changed = isinstance(candidate, AdapterSwap)
+        facts = {"in_place": candidate.change.as_dict()} if changed else {}
+        self.folder.record("switched", release=candidate.release.label, previous=previous, **facts)
+        if backend is not old:
+            self._restarts.clear()
+            if old:
+                self._background(self._retire(old))
         return previous
 
     @property
@@ -126,6 +141,28 @@ class Gateway:
         """Answer nothing more and end everything."""
         self.folder.record("stopped", release=_label(self._current))
         self.stopping.set()
+
+    async def _stage_adapters(self, wanted: Deployment) -> AdapterSwap | None:
+        """Load the adapters of a release into the running server; None where that can't be.
+
+        Raises:
+            SwiftError: the server refuses one of them, or ended.
+        """
+        backend, release = self._backend, wanted.release
+        if backend is None or self._status != "ready" or not backend.running:
+            return None
+        change = backend.release.adapter_change(release)
+        if change is None or backend.api_key != wanted.api_key:
+            return None
+        self.folder.record("adapters staged", release=release.label, **change.as_dict())
+        try:
+            return await AdapterSwap.stage(backend, wanted, change)
+        except NotInPlace as reason:
+            self.folder.record("new server needed", release=release.label, reason=str(reason))
+            return None
+        except SwiftError as error:
+            self.folder.record("refused", release=release.label, reason=str(error))
+            raise
 
     # What keeps it running.
 
@@ -286,7 +323,8 @@ class Gateway:
                 "problem": self._problem,
             }
             await JSONResponse(body, 200 if ready else 503)(scope, receive, send)
-        elif path.startswith("/v1/"):
+        # Dots would be resolved on the way to the server, to paths that are not the API.
+        elif path.startswith("/v1/") and not {".", ".."} & set(path.split("/")):
             await Proxy(self._take_backend, _LIMITS)(scope, receive, send)
         else:
             raise ApiError(404, f"Not Found: {scope['method']} {path}", code="unknown_url")

@@ -1,7 +1,8 @@
 """Asking a server that is not public yet, and comparing its tokens and answers with golden ones."""
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swiftcore.errors import GateRefused
@@ -13,6 +14,8 @@ _SHOWN_TOKENS = 16
 # Least and most likely token of an exact tie, each wrong by half of bfloat16's step at logits of 16
 # to 32 (0.125), twice: once in the tool, once where the answer was made.
 ROUNDING_NATS = 0.25
+_HELLO = Golden("", messages=[{"role": "user", "content": "Hi"}], max_tokens=1)
+_PAUSE_SECONDS = 0.2
 
 
 def probe(
@@ -23,8 +26,11 @@ def probe(
     api_key: str | None,
     timeout_seconds: float,
     progress: Progress,
+    names: Mapping[str, str] | None = None,
 ) -> int:
     """Check that a server answers, and repeats every golden answer; return how many it repeated.
+
+    Each adapter has to answer too. `names` holds what to ask those by that are not public yet.
 
     Our own engine repeats an answer letter by letter. vLLM rounds otherwise, so that it may take
     the other one of two tokens that are as likely: there an answer passes as well when none of its
@@ -39,9 +45,8 @@ def probe(
     with httpx.Client(
         base_url=base_url, headers=headers, timeout=timeout_seconds, trust_env=False
     ) as client:
-        _ask(
-            client, release, Golden("", messages=[{"role": "user", "content": "Hi"}], max_tokens=1)
-        )
+        for model in (release.name, *release.adapters):
+            _ask(client, release, _HELLO, (names or {}).get(model, model))
         for each in golden:
             if each.trained_ids is not None:
                 _compare_tokens(client, release, each)
@@ -115,8 +120,8 @@ def _largest_gap(client: Any, release: Release, golden: Golden) -> float:
     return max(_post(client, release, "/v1/likelihood", body)["gaps"])
 
 
-def _ask(client: Any, release: Release, golden: Golden) -> str:
-    body: dict[str, Any] = {"model": release.name, "temperature": 0}
+def _ask(client: Any, release: Release, golden: Golden, model: str | None = None) -> str:
+    body: dict[str, Any] = {"model": model or release.name, "temperature": 0}
     body["max_tokens"] = min(golden.max_tokens or release.max_new_tokens, release.max_new_tokens)
     if golden.messages is not None:
         body |= {"messages": golden.messages, "tools": _tools(golden), "raw": True}
@@ -136,8 +141,13 @@ def _tools(golden: Golden) -> Any:
 def _post(client: Any, release: Release, path: str, body: dict[str, Any]) -> Any:
     import httpx
 
+    deadline = time.monotonic() + client.timeout.read
     try:
         response = client.post(path, json=body)
+        # A server that answers others already may have no place free.
+        while response.status_code == 429 and time.monotonic() < deadline:
+            time.sleep(_PAUSE_SECONDS)
+            response = client.post(path, json=body)
     except httpx.HTTPError as error:
         raise _no_answer(release, str(error) or type(error).__name__) from error
     if response.status_code != 200:

@@ -3,10 +3,39 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+
+@dataclass(frozen=True)
+class AdapterChange:
+    """Names of the adapters that come, go and stay between releases that differ in nothing else."""
+
+    loaded: tuple[str, ...]
+    removed: tuple[str, ...]
+    kept: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, list[str]]:
+        """Return the names as JSON-ready fields."""
+        return {what: list(names) for what, names in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Sequence[str]]) -> "AdapterChange":
+        """Rebuild a change from `as_dict`."""
+        return cls(**{what: tuple(names) for what, names in fields.items()})
+
+    def told(self, seconds: float) -> str:
+        """Return what happened to a running server in this time, for people."""
+        done = []
+        if self.loaded:
+            done.append(f"{_adapters(self.loaded)} loaded into the running server")
+        if self.removed:
+            server = "it" if self.loaded else "the running server"
+            done.append(f"{_adapters(self.removed)} removed from {server}")
+        kept = f"; {', '.join(self.kept)} kept" if self.kept else ""
+        return f"{' and '.join(done)} in {seconds:.1f} s{kept}"
 
 
 @dataclass(frozen=True)
@@ -93,11 +122,30 @@ class Release:
         """Rebuild a release from `as_dict`."""
         return cls(**fields)
 
+    def adapter_change(self, wanted: "Release") -> AdapterChange | None:
+        """Return what makes a wanted release of this one; None where it takes another server.
+
+        A name whose folder is another one takes another server: in this one, answers under that
+        name would come from both while it changes.
+        """
+        same, theirs = (replace(each, fingerprint="", adapters={}) for each in (self, wanted))
+        kept = tuple(name for name in wanted.adapters if name in self.adapters)
+        moved = any(self.adapters[name] != wanted.adapters[name] for name in kept)
+        loaded = tuple(name for name in wanted.adapters if name not in self.adapters)
+        removed = tuple(name for name in self.adapters if name not in wanted.adapters)
+        if same != theirs or moved or not (loaded or removed):
+            return None
+        return AdapterChange(loaded, removed, kept)
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders that are served from."""
+        above = [] if self.adapter_dir is None else [self.adapter_dir]
+        return [self.model_dir, *above, *self.adapters.values()]
+
     def files(self) -> list[tuple[str, int, int]]:
         """Return (path, size, mtime in ns) of every served file: cheap evidence of a change."""
-        folders = [self.model_dir, *([self.adapter_dir] if self.adapter_dir else [])]
-        folders += self.adapters.values()
-        found = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+        found = [path for folder in self.folders for path in folder.rglob("*") if path.is_file()]
         stats = [(str(path), path.stat()) for path in sorted(found)]
         return [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
 
@@ -127,6 +175,10 @@ class Release:
             if value is not None:
                 flags += [flag, str(value)]
         return flags
+
+
+def _adapters(names: Sequence[str]) -> str:
+    return f"adapter{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
 def release_fingerprint(
@@ -179,7 +231,8 @@ class Golden:
 class DeployResult:
     """An endpoint that answers.
 
-    `reused` tells that the release was there already and nothing was restarted.
+    `reused` tells that the release was there already and nothing was restarted; `in_place`, that
+    the running server became it by changing its adapters.
     """
 
     url: str
@@ -190,3 +243,4 @@ class DeployResult:
     golden_matched: int
     reused: bool = False
     fingerprint: str = field(default="")
+    in_place: AdapterChange | None = None

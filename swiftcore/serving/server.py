@@ -18,10 +18,16 @@ from swiftcore.models.quiet import quiet_imports
 from swiftcore.processes import die_with_parent
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from swiftcore.serving.adapter_set import AdapterSet
     from swiftcore.serving.limits import Limits
     from swiftcore.serving.service import ModelService
 
 API_KEY_VARIABLE = "SWIFTCORE_API_KEY"
+# What a gateway changes the adapters with, and the path on the private port that it asks.
+TOKEN_VARIABLE = "SWIFTCORE_SERVER_TOKEN"
+ADAPTER_PATH = "/adapters"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -94,12 +100,13 @@ def serve(arguments: argparse.Namespace) -> None:
             if arguments.fd is None
             else socket.socket(fileno=arguments.fd)
         ) as listener,
-        _service(arguments) as service,
+        _service(arguments) as (service, adapters),
     ):
         from swiftcore.serving.app import create_app
 
+        app = create_app(service, api_key=os.environ.get(API_KEY_VARIABLE) or None)
         server = make_server(
-            create_app(service, api_key=os.environ.get(API_KEY_VARIABLE) or None),
+            _with_adapter_road(app, adapters),
             header_timeout_seconds=service.limits.header_timeout_seconds,
             log_level=arguments.log_level,
         )
@@ -108,20 +115,32 @@ def serve(arguments: argparse.Namespace) -> None:
         server.run(sockets=[listener])
 
 
+def _with_adapter_road(app: "ASGIApp", adapters: "AdapterSet | None") -> "ASGIApp":
+    """Put the private road before a tool's service, where a gateway holds the other end."""
+    token = os.environ.pop(TOKEN_VARIABLE, None)
+    if adapters is None or token is None:
+        return app
+    from swiftcore.serving.adapter_road import AdapterRoad
+
+    return AdapterRoad(app, adapters, token)
+
+
 @contextmanager
-def _service(arguments: argparse.Namespace) -> "Iterator[ModelService]":
-    """Yield what is served; a tool runs as long as the block."""
+def _service(
+    arguments: argparse.Namespace,
+) -> "Iterator[tuple[ModelService, AdapterSet | None]]":
+    """Yield what is served, and what changes its adapters; a tool runs as long as the block."""
     from swiftcore.models import require_model_folder
 
     # Before the libraries are loaded: what is not there is said at once.
     require_model_folder(arguments.model)
     if arguments.infer_backend == "pt":
-        yield _own_service(arguments)
+        yield _own_service(arguments), None
         return
     from swiftcore.serving.tool_serving import tool_service
 
-    with tool_service(arguments) as service:
-        yield service
+    with tool_service(arguments) as (service, adapters):
+        yield service, adapters
 
 
 def limits_of(arguments: argparse.Namespace) -> "Limits":

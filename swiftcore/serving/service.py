@@ -35,11 +35,14 @@ class Served:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt as tokens, the settings it is answered with, and who answers it."""
+    """One prompt as tokens, the settings it is answered with, and who answers it.
+
+    The name was looked up once: it may be withdrawn while the prompt is answered.
+    """
 
     tokens: list[int]
     params: SamplingParams
-    engine: ServingEngine
+    served: Served
 
 
 class ModelService:
@@ -52,6 +55,9 @@ class ModelService:
         limits: what a request may cost.
         fingerprint: identity of the served release, shown as `system_fingerprint`.
         adapters: adapters over the model by name.
+
+    Attributes:
+        hidden: what answers under names that are not listed, by name.
     """
 
     def __init__(
@@ -66,10 +72,16 @@ class ModelService:
     ) -> None:
         self.engine = engine
         self.template = template
-        self.names = [*names, *(adapters or {})]
         self.limits = limits
         self.fingerprint = fingerprint
-        self._served = {name: Served(engine, template) for name in names} | dict(adapters or {})
+        self.hidden: Mapping[str, Served] = {}
+        self._own = {name: Served(engine, template) for name in names}
+        self._served = {**self._own, **(adapters or {})}
+
+    @property
+    def names(self) -> list[str]:
+        """The model names that clients may use, the main one first."""
+        return list(self._served)
 
     @property
     def alive(self) -> bool:
@@ -80,6 +92,17 @@ class ModelService:
         """Stop answering."""
         for engine in {id(s.engine): s.engine for s in self._served.values()}.values():
             engine.close()
+
+    def change_adapters(self, adapters: Mapping[str, Served], fingerprint: str) -> None:
+        """Serve other adapters beside the model, in one step; requests under way go on.
+
+        Args:
+            adapters: all that answer from now on, by name.
+            fingerprint: identity of what is served now.
+        """
+        self._served = {**self._own, **adapters}
+        self.fingerprint = fingerprint
+        self.hidden = {}
 
     @property
     def max_model_len(self) -> int:
@@ -92,14 +115,15 @@ class ModelService:
         Raises:
             ApiError: 404.
         """
-        if name not in self._served:
+        found = self._served.get(name) or self.hidden.get(name)
+        if found is None:
             raise ApiError(
                 404,
                 f"the model {name!r} is not served here; served: {', '.join(self.names)}",
                 code="model_not_found",
                 param="model",
             )
-        return self._served[name]
+        return found
 
     async def chat_prompt(self, request: ChatRequest) -> Prompt:
         """Return the tokens of a conversation, checked against the limits.
@@ -107,11 +131,11 @@ class ModelService:
         Raises:
             ApiError: 400, or 404 for an unknown model.
         """
-        template = self.served(request.model).template
+        served = self.served(request.model)
         # In a thread: a long conversation must not hold up /health and the other streams.
-        tokens = await asyncio.to_thread(encode_chat, template, request.row())
+        tokens = await asyncio.to_thread(encode_chat, served.template, request.row())
         # Some families write calls with special tokens, and the parser must see them.
-        return self._prompt(tokens, request, special_tokens=request.wants_tool_calls)
+        return self._prompt(served, tokens, request, special_tokens=request.wants_tool_calls)
 
     async def completion_prompts(self, request: CompletionRequest) -> list[Prompt]:
         """Return the tokens of plain prompts, checked against the limits.
@@ -120,13 +144,15 @@ class ModelService:
             ApiError: 400, or 404 for an unknown model.
         """
         prompts = request.prompts
-        encode = self.served(request.model).engine.tokenizer.encode
+        served = self.served(request.model)
+        encode = served.engine.tokenizer.encode
         if not 1 <= len(prompts) <= self.limits.max_prompts:
             raise bad_request(
                 f"prompt: between 1 and {self.limits.max_prompts} prompts a request", param="prompt"
             )
         return [
             self._prompt(
+                served,
                 await asyncio.to_thread(encode, prompt) if isinstance(prompt, str) else prompt,
                 request,
             )
@@ -200,7 +226,7 @@ class ModelService:
                 for i in range(prompt.params.num_return):
                     choice = position * prompt.params.num_return + i
                     tickets.append(
-                        prompt.engine.submit(
+                        prompt.served.engine.submit(
                             prompt.tokens,
                             prompt.params,
                             lambda item, choice=choice: listener(choice, item),
@@ -234,10 +260,15 @@ class ModelService:
         return [finished[choice] for choice in sorted(finished)]
 
     def _prompt(
-        self, tokens: list[int], request: GenerationRequest, *, special_tokens: bool = False
+        self,
+        served: Served,
+        tokens: list[int],
+        request: GenerationRequest,
+        *,
+        special_tokens: bool = False,
     ) -> Prompt:
         limits, length = self.limits, len(tokens)
-        engine = self.served(request.model).engine
+        engine = served.engine
         if not tokens:
             raise bad_request("the prompt has no tokens", param="prompt")
         room = self.max_model_len - length
@@ -275,4 +306,4 @@ class ModelService:
         refused = engine.why_not(params)
         if refused:
             raise bad_request(refused, param=refused.partition(":")[0], code="unsupported_value")
-        return Prompt(tokens, params, engine)
+        return Prompt(tokens, params, served)

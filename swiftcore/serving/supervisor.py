@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from swiftcore.progress import Progress, Silent
 from swiftcore.serving.control import ControlClient
 from swiftcore.serving.endpoint import EndpointFolder
 from swiftcore.serving.process import ProcessIdentity, owner_of_port
-from swiftcore.serving.release import DeployResult, Golden, Release
+from swiftcore.serving.release import AdapterChange, DeployResult, Golden, Release
 
 _GATEWAY_START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
@@ -41,7 +42,8 @@ def deploy_release(
     A new server is started beside the current one, verified, probed and compared with the golden
     answers; then requests are switched to it and the old one finishes and ends. If anything fails
     the old one keeps answering and the new one is gone. A release that is served already stays as
-    it is.
+    it is. Where it differs from what is served in added or removed adapters alone, the running
+    server loads and drops them instead, if its engine can; they are proven in the same way.
 
     Args:
         release: what to serve.
@@ -233,14 +235,17 @@ def _replace(
                 api_key=order["api_key"],
                 timeout_seconds=patience,
                 progress=progress,
+                names=event.get("names"),
             )
         except Exception as error:
             gateway.ask(command="discard", reason=str(error))
             raise
         progress.update(3, 4, "switching")
-        event = gateway.ask(command="switch", golden=[answer.as_dict() for answer in golden])
+        gateway.ask(command="switch", golden=[answer.as_dict() for answer in golden])
     progress.update(4, 4, f"{release.label} is served")
-    return _result(folder, release, started, golden_matched=matched, reused=False)
+    result = _result(folder, release, started, golden_matched=matched, reused=False)
+    change = event.get("in_place")
+    return result if change is None else replace(result, in_place=AdapterChange.from_dict(change))
 
 
 def _result(

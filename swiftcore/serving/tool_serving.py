@@ -22,6 +22,7 @@ from swiftcore.lazy import import_without, uncollected
 from swiftcore.models import load_tokenizer
 from swiftcore.recipe import Runtime
 from swiftcore.recipe.sections.serve_backends import ToolSettings
+from swiftcore.serving.adapter_set import AdapterSet
 from swiftcore.serving.chat import load_serving_template
 from swiftcore.serving.server import limits_of
 from swiftcore.serving.service import ModelService, Served
@@ -33,8 +34,10 @@ _POLL_SECONDS = 0.1
 
 
 @contextmanager
-def tool_service(arguments: argparse.Namespace) -> Iterator[ModelService]:
+def tool_service(arguments: argparse.Namespace) -> Iterator[tuple[ModelService, AdapterSet]]:
     """Start the tool that the server's arguments name, and yield a service over it.
+
+    Beside it stands what changes its adapters.
 
     Raises:
         UsageError: the tool can't serve this.
@@ -58,9 +61,9 @@ def tool_service(arguments: argparse.Namespace) -> Iterator[ModelService]:
         ) as server,
         _ending_with(server),
     ):
-        service = _service(arguments, order, server)
+        service, adapters = _service(arguments, order, server)
         try:
-            yield service
+            yield service, adapters
         finally:
             service.close()
 
@@ -93,7 +96,9 @@ def _import_tokenizers() -> None:
         import_without("transformers.tokenization_utils_tokenizers", ("torch",))
 
 
-def _service(arguments: argparse.Namespace, order: ServeOrder, server: ToolServer) -> ModelService:
+def _service(
+    arguments: argparse.Namespace, order: ServeOrder, server: ToolServer
+) -> tuple[ModelService, AdapterSet]:
     _import_tokenizers()
     tokenizer = load_tokenizer(order.model_dir)
 
@@ -110,7 +115,7 @@ def _service(arguments: argparse.Namespace, order: ServeOrder, server: ToolServe
         return Served(engine, template)
 
     whole = served(order.model_dir)
-    return ModelService(
+    service = ModelService(
         whole.engine,
         whole.template,
         names=[arguments.name, *arguments.alias],
@@ -118,6 +123,7 @@ def _service(arguments: argparse.Namespace, order: ServeOrder, server: ToolServe
         fingerprint=arguments.fingerprint,
         adapters={name: served(folder, name) for name, folder in order.adapters.items()},
     )
+    return service, AdapterSet(service, server, order, served)
 
 
 def _end_with(server: ToolServer) -> None:

@@ -1,6 +1,11 @@
 """The command line of SGLang's server."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
+from swiftcore.backends.lora_folder import adapter_rank, adapter_targets
 from swiftcore.backends.serving import (
+    AdapterLimits,
     AdapterRoutes,
     Command,
     Place,
@@ -18,7 +23,7 @@ _OTHERWISE = ("context_length", "dp_size", "enable_dp_attention", "disable_cuda_
 
 def sglang_tool() -> ServingTool:
     """Return SGLang as a tool that serves."""
-    routes = AdapterRoutes("/load_lora_adapter", "/unload_lora_adapter")
+    routes = AdapterRoutes("/load_lora_adapter", "/unload_lora_adapter", adapter_limits)
     return ServingTool("SGLang", BACKEND, "cuda", serve_command, routes)
 
 
@@ -47,3 +52,27 @@ def serve_command(order: ServeOrder, place: Place) -> Command:
     if order.adapters:
         arguments += ["--enable-lora", "--lora-paths", *named_folders(order.adapters)]
     return Command("sglang.launch_server", arguments, key_flag="--api-key")
+
+
+def adapter_limits(order: ServeOrder) -> AdapterLimits:
+    """Return what a server that is started so says to further adapters.
+
+    SGLang makes room for the ranks and the modules of those that it is started with.
+
+    Raises:
+        UsageError: a folder holds no LoRA adapter.
+    """
+    first = order.adapters.values()
+    if not first:
+        return lambda folders, num_held: "it was started without adapters"
+    most = max(map(adapter_rank, first))
+    targets = frozenset[str]().union(*map(adapter_targets, first))
+
+    def why_not(folders: Sequence[Path], num_held: int) -> str | None:
+        for folder in folders:
+            if adapter_rank(folder) > most or not adapter_targets(folder) <= targets:
+                modules = ", ".join(sorted(targets))
+                return f"it was started for ranks up to {most} of {modules}, unlike {folder.name}"
+        return None
+
+    return why_not

@@ -7,7 +7,10 @@ from flows.comparing import compare_command
 from flows.environment import prepare_environment
 from swiftcore.artifacts import Store
 from swiftcore.cli.options import Parser, add_store, opened_store, print_json
+from swiftcore.recipe import Runtime
+from swiftcore.serving import DeployResult
 from swiftcore.stages.deploy import serving_root
+from swiftcore.stages.releases import start_patience
 from tasks.models_uri import find_version
 from tasks.registry import Registry, Version
 
@@ -72,9 +75,7 @@ def _same_version_before(store: Store, name: str) -> bool:
 
 def _roll_back_endpoint(store: Store, name: str, *, as_json: bool) -> int:
     """Serve the release before; the champion is the same version and stays."""
-    from swiftcore.serving import rollback
-
-    result = rollback(serving_root(store) / name)
+    result = _release_before(store, name)
     text = f"{result.in_place.told(result.seconds)}; " if result.in_place else ""
     fields = {"name": name, "version": result.version, "fingerprint": result.fingerprint}
     _answer(
@@ -87,15 +88,24 @@ def _roll_back_endpoint(store: Store, name: str, *, as_json: bool) -> int:
 
 def _serve_previous(store: Store, previous: Version) -> str | None:
     """Switch the endpoint back if it runs, and return its address."""
-    from swiftcore.serving import rollback, status
+    from swiftcore.serving import status
 
-    folder = serving_root(store) / previous.name
-    condition = status(folder)
+    condition = status(serving_root(store) / previous.name)
     if condition is None or condition["status"] in ("stopped", "dead"):
         return None
     if condition["current"]["version"] == previous.version:
         return condition["url"]
-    return rollback(folder).url
+    return _release_before(store, previous.name).url
+
+
+def _release_before(store: Store, name: str) -> DeployResult:
+    """Serve what an endpoint served before; a tool gets the time that it takes to start."""
+    from swiftcore.serving import rollback, status
+
+    folder = serving_root(store) / name
+    before = (status(folder) or {}).get("previous") or {}
+    patience = start_patience(before.get("infer_backend", "pt"), Runtime())
+    return rollback(folder, start_timeout_seconds=patience)
 
 
 def _as_dict(version: Version) -> dict[str, Any]:

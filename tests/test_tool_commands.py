@@ -211,7 +211,7 @@ def test_adapters_of_a_rank_too_high_are_refused(model_dir: Path, tmp_path: Path
     with pytest.raises(UsageError, match="no LoRA adapter"):
         command("vllm", model_dir, device="cpu", adapters={"a": tmp_path})
     allowed = command("vllm", model_dir, device="cpu", vllm_enable_lora=True).arguments
-    assert allowed[-3:] == ["--enable-lora", "--max-lora-rank", "16"]
+    assert allowed[-5:] == ["--enable-lora", "--max-lora-rank", "16", "--max-cpu-loras", "32"]
 
 
 def test_sglang(model_dir: Path, tmp_path: Path):

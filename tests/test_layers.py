@@ -62,6 +62,7 @@ def test_import_that_points_upwards_is_found(tmp_path: Path):
     layers = [
         "cli",
         "fine_tuning",
+        "rejection_sampling",
         "inference",
         "training | serving | evaluation | export",
         "generation",

@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("swiftcore.cli.convert", "write a model folder as one GGUF file"),
     "eval": ("swiftcore.cli.eval", "evaluate a model or an endpoint on benchmarks"),
     "infer": ("swiftcore.cli.infer", "answer the rows of a dataset, or a person"),
+    "sample": ("swiftcore.cli.sample", "keep the best of several answers, to train on"),
     "deploy": ("swiftcore.cli.deploy", "serve a model folder; --status, --stop"),
     "dataset": ("swiftcore.cli.dataset", "turn documents, code and data files into training rows"),
     "template": ("swiftcore.cli.template", "list templates; show rows as tokens; compare"),

@@ -95,6 +95,7 @@ class Answer:
         log_likelihoods: natural logarithms of the probabilities of given continuations, where
             those were asked for instead of a completion.
         num_tokens: tokens of each of those continuations.
+        reasoning: what an endpoint tells of its thinking apart from the answer.
     """
 
     prompt: str
@@ -103,6 +104,7 @@ class Answer:
     calls: tuple[Call, ...] | None = None
     log_likelihoods: tuple[float, ...] | None = None
     num_tokens: tuple[int, ...] = ()
+    reasoning: str = ""
 
     @property
     def text(self) -> str:

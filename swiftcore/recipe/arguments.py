@@ -20,6 +20,7 @@ from swiftcore.recipe.catalogue import (
     Argument,
     find_argument,
     list_arguments,
+    reason_elsewhere,
     recipe_fields,
 )
 
@@ -37,6 +38,7 @@ _COMMAND_SECTIONS = {
     "infer": ("infer", "data", "template", "model"),
     "eval": ("evaluate", "model", "template"),
     "deploy": ("deploy", "model", "template"),
+    "sample": ("sample", "model", "data", "template"),
 }
 # What a command means before any flag.
 _COMMAND_VALUES: dict[str, dict[str, Any]] = {
@@ -46,9 +48,10 @@ _COMMAND_VALUES: dict[str, dict[str, Any]] = {
     "infer": {"infer": {}},
     "eval": {"evaluate": {}},
     "deploy": {"deploy": {}},
+    "sample": {"sample": {}},
 }
 # Values that ms-swift 4.x renamed.
-_VALUE_ALIASES = {("infer_backend", "transformers"): "pt"}
+_VALUE_ALIASES = {("infer_backend", "transformers"): "pt", ("sampler_engine", "transformers"): "pt"}
 _TRUE = {"true", "t", "yes", "y", "1"}
 _FALSE = {"false", "f", "no", "n", "0"}
 
@@ -132,9 +135,10 @@ def _take(written: str, words: list[str], reading: _Reading) -> None:
         return
     place = _place(argument, reading.command)
     if place is None:
+        why = reason_elsewhere(argument.name)
         reading.problems.append(
             f"--{written}: does not act in swift {reading.command}; "
-            f"it sets {' and '.join(argument.acts_in)}"
+            f"it sets {' and '.join(argument.acts_in)}{f' ({why})' if why else ''}"
         )
         return
     path, kind = place

@@ -40,6 +40,9 @@ _ACTS_OTHERWISE = {
     "merge_lora": ("merge",),
     "to_cached_dataset": ("swift export",),
     "to_ollama": ("swift export",),
+    "output_dir": ("swift export", "swift sample"),
+    "output_file": ("swift sample",),
+    "override_exist_file": ("swift sample",),
     "push_to_hub": ("swift export",),
     "hub_model_id": ("swift export",),
     "hub_private_repo": ("swift export",),
@@ -68,8 +71,7 @@ _GROUP_REASONS = {
     "Rollout": "GRPO is not built yet",
     "Web-UI": "the web page is not built yet",
     "App": "the web page is not built yet",
-    "Sampling": "sampling is not built yet",
-    "MCTS": "sampling is not built yet",
+    "MCTS": "tree search is not built, and ms-swift 4 dropped it; swift sample ranks whole answers",
 }
 _REASONS = {
     "output_dir": "results live in the artifact store; name it with --store",
@@ -288,6 +290,11 @@ def _own(name: str, fields: list[RecipeField]) -> Argument:
         description=first.description,
         default_here=first.default,
     )
+
+
+def reason_elsewhere(name: str) -> str | None:
+    """Return why an argument that acts in some command does not act in the others."""
+    return _REASONS.get(name)
 
 
 def _reason(name: str, group: str) -> str:

@@ -23,7 +23,12 @@ REFUSED_TUNERS = {
     "modules_to_save does that",
     "dummy": "an example plug-in that trains nothing",
 }
+_TREE_SEARCH = (
+    "ms-swift 4 dropped its tree search as well; sampler_type sample with prm_model ranks whole "
+    "answers"
+)
 _REFUSED: dict[str, dict[str, str]] = {
+    "sampler_type": {"mcts": _TREE_SEARCH, "dvts": _TREE_SEARCH},
     "train_type": REFUSED_TUNERS,
     "tuner_backend": {
         "unsloth": "it starts only on a GPU and replaces the code of transformers; "

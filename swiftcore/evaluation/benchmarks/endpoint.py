@@ -67,22 +67,29 @@ class EndpointModel:
     Args:
         settings: where and how it is asked.
         api_key: sent as a bearer token.
+        flag: that named the address, for errors.
 
     Raises:
         EnvironmentMissing: nothing answers at the address.
         UsageError: the key is refused, or the endpoint lists no model and none is named.
     """
 
-    def __init__(self, settings: EndpointSettings, *, api_key: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: EndpointSettings,
+        *,
+        api_key: str | None = None,
+        flag: str = "--eval_url",
+    ) -> None:
         base = settings.url.rstrip("/").removesuffix("/chat/completions")
         if not base.startswith(("http://", "https://")):
             raise UsageError(
                 "The address of an endpoint is not one.",
-                where="--eval_url",
+                where=flag,
                 found=settings.url,
                 expected="http://HOST:PORT/v1",
             )
-        self._settings, self._base, self._key = settings, base, api_key
+        self._settings, self._base, self._key, self._flag = settings, base, api_key, flag
         self._count = threading.Lock()
         self._stopped = threading.Event()
         self._silent_rows = 0
@@ -96,20 +103,25 @@ class EndpointModel:
         return fields | {"url": self._base.partition("?")[0].rpartition("@")[2]}
 
     def answer(
-        self, rows: Sequence[Row], params: SamplingParams, progress: Progress
+        self,
+        rows: Sequence[Row],
+        params: SamplingParams | Sequence[SamplingParams],
+        progress: Progress,
     ) -> list[Answer]:
-        """Ask all rows and return their answers in order.
+        """Ask all rows, in one way or each in its own, and return their answers in order.
 
         Raises:
             UsageError: the key is refused.
             TransientError: the endpoint has stopped answering.
         """
+        ways = [params] * len(rows) if isinstance(params, SamplingParams) else params
         answers: list[Answer | None] = [None] * len(rows)
         self._silent_rows = 0
         pool = ThreadPoolExecutor(self._settings.num_concurrent)
         try:
             places: dict[Future[Answer], int] = {
-                pool.submit(self._answer, row, params): place for place, row in enumerate(rows)
+                pool.submit(self._answer, row, way): place
+                for place, (row, way) in enumerate(zip(rows, ways, strict=True))
             }
             pending = set(places)
             while pending:
@@ -155,7 +167,7 @@ class EndpointModel:
                 where=self._base,
                 found=f"{silent} questions one after another: {err}",
                 expected="answers",
-                do="see whether the server still runs, then evaluate again",
+                do="see whether the server still runs, then run again",
             ) from err
 
     def _tried(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
@@ -224,7 +236,7 @@ class EndpointModel:
                 where=self._base,
                 found=str(err),
                 expected="an OpenAI-compatible endpoint",
-                do="start it (swift deploy), or mend --eval_url; --model names the model there",
+                do=f"start it (swift deploy), or mend {self._flag}; --model names the model there",
             ) from err
         names = [m.get("id") for m in listed or () if isinstance(m, Mapping)]
         if not names or not isinstance(names[0], str):
@@ -292,7 +304,15 @@ def _read_reply(reply: Mapping[str, Any], prompt: str) -> Answer:
     )
     calls = message.get("tool_calls")
     read = tuple(map(_call, calls)) if isinstance(calls, list) else ()
-    return Answer(prompt, completion, None, read)
+    return Answer(prompt, completion, None, read, reasoning=_reasoning(message))
+
+
+def _reasoning(message: Mapping[str, Any]) -> str:
+    """Return thinking that a server parts from the answer, under the names vLLM and others use."""
+    for name in ("reasoning_content", "reasoning"):
+        if isinstance(message.get(name), str):
+            return message[name]
+    return ""
 
 
 def _call(written: Any) -> Call:

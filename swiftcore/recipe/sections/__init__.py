@@ -16,6 +16,7 @@ from swiftcore.recipe.sections.results import (
     Gate,
     MergeSection,
 )
+from swiftcore.recipe.sections.sample import SampleSection
 from swiftcore.recipe.sections.serve_backends import (
     InferBackend,
     ServeBackend,
@@ -29,7 +30,10 @@ from swiftcore.recipe.sections.tuner import Intervention, TrainType, TunerSectio
 from swiftcore.recipe.sections.whole import Recipe
 
 # Sections of commands that are no stage: a recipe has none of them.
-COMMAND_SECTIONS: dict[str, type[Section]] = {"infer": InferSection}
+COMMAND_SECTIONS: dict[str, type[Section]] = {
+    "infer": InferSection,
+    "sample": SampleSection,
+}
 
 __all__ = [
     "COMMAND_SECTIONS",
@@ -48,6 +52,7 @@ __all__ = [
     "Name",
     "QuantizeSection",
     "Recipe",
+    "SampleSection",
     "ScratchModel",
     "Section",
     "ServeBackend",

@@ -1,0 +1,308 @@
+"""`swift sample`: questions of a dataset become rows with the best of several answers."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swiftcore.artifacts import Store
+from swiftcore.errors import UsageError
+from swiftcore.inference.questions import questions_of_files
+from swiftcore.inference.result_file import ResultFile, record_path
+from swiftcore.progress import Progress
+from swiftcore.recipe import DataSection, Runtime, TemplateSection
+from swiftcore.recipe.sections import SampleSection
+from swiftcore.rejection_sampling.candidates import (
+    cache_path,
+    cached_candidates,
+    candidates_path,
+    read_candidates,
+)
+from swiftcore.rejection_sampling.questions import (
+    NamedQuestion,
+    digest_of,
+    name_questions,
+    part_of,
+)
+from swiftcore.rejection_sampling.running import Work, draw_and_score
+from swiftcore.rejection_sampling.scoring import RewardAsScorer, Scorer
+from swiftcore.rejection_sampling.selection import Rule
+from swiftcore.rejection_sampling.writing import SamplingReport, write_rows
+from swiftcore.rewards import get_reward
+from swiftcore.stages.answering_engines import opened_engine
+from swiftcore.stages.contract import input_ref
+from swiftcore.stages.inferring import check_params
+from swiftcore.stages.model_folders import ModelFolders, find_folders, model_to_ask
+from swiftcore.stages.resolve import resolve_reference
+from swiftcore.training.plugins import load_plugins, plugin_digests
+
+if TYPE_CHECKING:
+    from swiftcore.evaluation.benchmarks.endpoint import EndpointModel
+    from swiftcore.generation import SamplingParams
+    from swiftcore.rejection_sampling.drawing import Drawer
+
+_PLUGINS = "--external_plugins"
+# What shapes candidates and their scores beside the model, the questions and the rewards.
+_SHAPING = {
+    *("num_return_sequences", "max_new_tokens", "temperature", "top_p", "top_k"),
+    *("repetition_penalty", "stop_words", "orm_model", "engine_kwargs"),
+}
+
+
+@dataclass(frozen=True)
+class SamplingOrder:
+    """What is to be drawn, and where to.
+
+    Args:
+        section: how answers are drawn, scored and chosen.
+        data: where questions come from.
+        template: settings laid over the trained template.
+        runtime: where to compute.
+        store: of artifacts; remembers digests of files.
+        model: reference of the model, or its name at an endpoint.
+        adapters: at most one adapter over it.
+        output_dir: folder for the rows.
+        output_file: name in that folder; None: unfinished work of the same kind, else a new one.
+        override: replace that file.
+        progress: hears how far the work is.
+    """
+
+    section: SampleSection
+    data: DataSection
+    template: TemplateSection
+    runtime: Runtime
+    store: Store
+    model: str | None
+    adapters: list[str]
+    output_dir: Path
+    output_file: str | None
+    override: bool
+    progress: Progress
+
+
+def sample_answers(order: SamplingOrder) -> SamplingReport:
+    """Draw, score and choose answers; go on with what the same order left unfinished.
+
+    Raises:
+        UsageError: the output is there already, or a setting has no meaning.
+        SwiftError: a source, a model, an engine or an endpoint is not what it should be.
+    """
+    section = order.section
+    load_plugins(section.external_plugins, _PLUGINS)
+    questions = _questions(order)
+    sampler = _Sampler(order)
+    made_of = sampler.made_of() | {"questions": digest_of(questions)}
+    output = _output(order, made_of)
+    work = Work(sampler.opened_drawer(output), sampler.scorer, section.questions_a_batch)
+    with ResultFile(candidates_path(output), made_of) as file:
+        draw_and_score(work, questions, file, order.progress)
+        rule = Rule(section.n_best_to_keep, section.prm_threshold, section.easy_query_threshold)
+        return write_rows(questions, read_candidates(file.path), rule, output)
+
+
+class _Sampler:
+    """Who answers and who scores, each opened when it is needed."""
+
+    def __init__(self, order: SamplingOrder) -> None:
+        self._order, self._section = order, order.section
+        self._orm = None
+        if self._section.orm_model is not None:
+            self._orm = RewardAsScorer(self._section.orm_model, get_reward(self._section.orm_model))
+
+    def made_of(self) -> dict[str, Any]:
+        """Return everything that shapes candidates and scores, but for the questions."""
+        section = self._section
+        shaping = section.model_dump(mode="json", include=_SHAPING)
+        engine = section.engine_section.model_dump(mode="json", exclude_defaults=True)
+        return {
+            **shaping,
+            "engine": section.engine,
+            "engine_settings": engine,
+            "seed": section.drawing_seed,
+            "answers_of": self._answers_of(),
+            "template": self._order.template.model_dump(mode="json", exclude_defaults=True),
+            "prm_model": self._prm_digest(),
+            "external_plugins": plugin_digests(section.external_plugins, _PLUGINS),
+        }
+
+    @contextmanager
+    def _drawer(self, log: Path) -> Iterator["Drawer"]:
+        from swiftcore.rejection_sampling.drawing import CachedDrawer, EndpointDrawer, EngineDrawer
+
+        order, section = self._order, self._section
+        if section.engine == "no":
+            given = "num_return_sequences" in section.model_fields_set
+            most = section.num_return_sequences if given else None
+            yield CachedDrawer(cached_candidates(section.cache_files), most)
+        elif section.engine == "client":
+            yield EndpointDrawer(self._endpoint, self._params, section.num_return_sequences)
+        else:
+            asked = model_to_ask(self._folders, order.template)
+            special = set(asked.tokenizer.all_special_tokens) if asked.tokenizer else set()
+            # A special token has no text: it ends an answer by its id.
+            words = [word for word in section.stop_words if word in special]
+            asked = replace(asked, stop_words=words)
+            with opened_engine(
+                asked, section.engine_section, order.runtime, log, order.progress
+            ) as engine:
+                check_params(engine, self._params, "swift sample")
+                yield EngineDrawer(
+                    engine, self._params, section.num_return_sequences, section.answers_at_once
+                )
+
+    def opened_drawer(self, output: Path) -> "Callable[[], AbstractContextManager[Drawer]]":
+        """Return what opens where candidates come from."""
+        return lambda: self._drawer(output.with_name(f"{output.name}.engine.log"))
+
+    def scorer(self) -> Scorer:
+        """Return what scores the candidates; a reward model is loaded."""
+        name = self._section.prm_model
+        if name is None:
+            return Scorer(self._orm)
+        if not Path(name).is_dir():
+            return Scorer(self._orm, RewardAsScorer(name, get_reward(name)))
+        from swiftcore.rejection_sampling.reward_model import RewardModel
+
+        runtime = self._order.runtime
+        model = RewardModel.load(
+            Path(name),
+            device=runtime.resolved_device(),
+            num_threads=runtime.threads(),
+            batch_size=self._section.answers_at_once,
+        )
+        return Scorer(self._orm, model)
+
+    @cached_property
+    def _params(self) -> "SamplingParams":
+        from swiftcore.generation import SamplingParams
+
+        section = self._section
+        return SamplingParams(
+            max_new_tokens=section.max_new_tokens,
+            temperature=section.temperature,
+            top_p=section.top_p,
+            top_k=section.top_k,
+            repetition_penalty=section.repetition_penalty,
+            kept_stop=tuple(section.stop_words),
+            seed=section.drawing_seed,
+        )
+
+    @cached_property
+    def _folders(self) -> ModelFolders:
+        order = self._order
+        return find_folders(order.model, order.adapters, order.store)
+
+    @cached_property
+    def _endpoint(self) -> "EndpointModel":
+        from swiftcore.evaluation.benchmarks.endpoint import EndpointModel, EndpointSettings
+
+        section = self._section
+        assert section.base_url is not None  # the section says so
+        settings = EndpointSettings(
+            section.base_url, self._order.model, num_concurrent=section.answers_at_once
+        )
+        key = os.environ.get("OPENAI_API_KEY")
+        return EndpointModel(settings, api_key=key, flag="--base_url")
+
+    def _answers_of(self) -> Any:
+        section = self._section
+        if section.engine == "no":
+            paths = [cache_path(name) for name in section.cache_files]
+            return [self._order.store.digests.sha256(path) for path in paths]
+        if section.engine == "client":
+            told = self._endpoint.as_dict()
+            return {"url": told["url"], "model": told["model"]}
+        folders = self._folders
+        adapter = None if folders.adapter_dir is None else self._digest(str(folders.adapter_dir))
+        return {"model": self._digest(str(folders.model_dir)), "adapter": adapter}
+
+    def _prm_digest(self) -> str | None:
+        name = self._section.prm_model
+        if name is None:
+            return None
+        if not Path(name).is_dir():
+            get_reward(name)
+            return name
+        from swiftcore.rejection_sampling.reward_model import require_one_output
+
+        require_one_output(Path(name))
+        return self._digest(name)
+
+    def _digest(self, folder: str) -> str:
+        store = self._order.store
+        return input_ref(resolve_reference(folder, store), store.digests).digest
+
+
+def _questions(order: SamplingOrder) -> Sequence[NamedQuestion]:
+    section = order.section
+    named = name_questions(questions_of_files(order.data), order.template.system)
+    part = part_of(named, section.data_range)
+    if section.num_sampling_per_gpu_batches is None:
+        return part
+    return part[: section.num_sampling_per_gpu_batches * section.questions_a_batch]
+
+
+def _output(order: SamplingOrder, made_of: dict[str, Any]) -> Path:
+    """Return the file for the rows, with nothing of other work in its place.
+
+    Raises:
+        UsageError: it is there already, or is no name of a file of JSON lines.
+    """
+    if order.output_file is None:
+        return _unfinished(order.output_dir, made_of) or _new_output(order)
+    name = order.output_file
+    if Path(name).name != name or not name.endswith(".jsonl") or name == ".jsonl":
+        raise UsageError(
+            "output_file is the name of a file of JSON lines.",
+            where="--output_file",
+            found=name,
+            expected="a name such as best.jsonl; its folder is --output_dir",
+        )
+    output = order.output_dir / name
+    if order.override:
+        candidates = candidates_path(output)
+        if _made_of(candidates) != _as_json(made_of):
+            candidates.unlink(missing_ok=True)
+            record_path(candidates).unlink(missing_ok=True)
+    elif output.exists():
+        raise UsageError(
+            "The output is there already.",
+            where=output,
+            do="name another --output_file, or replace it with --override_exist_file true: "
+            "candidates that the same settings drew are not drawn again",
+        )
+    return output
+
+
+def _unfinished(folder: Path, made_of: dict[str, Any]) -> Path | None:
+    """Return the output of a run of the same work that has not come to its end."""
+    ending = candidates_path(Path(".jsonl")).name
+    for candidates in sorted(folder.glob(f"*{ending}")):
+        output = candidates.with_name(f"{candidates.name.removesuffix(ending)}.jsonl")
+        if not output.exists() and _made_of(candidates) == _as_json(made_of):
+            return output
+    return None
+
+
+def _new_output(order: SamplingOrder) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
+    part = order.section.data_range
+    place = "" if part is None else f"-{part[0]}-of-{part[1]}"
+    return order.output_dir / f"{stamp}{place}.jsonl"
+
+
+def _made_of(candidates: Path) -> Any:
+    """Return what the record of a file of candidates says; None where there is none."""
+    try:
+        return json.loads(record_path(candidates).read_text(encoding="utf-8"))["made_of"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _as_json(made_of: dict[str, Any]) -> Any:
+    return json.loads(json.dumps(made_of))

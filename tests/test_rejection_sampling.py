@@ -84,9 +84,7 @@ def test_what_is_cut_off_empty_or_failed_is_not_kept():
     assert select(worse, Rule()).rejected == (1,)
 
 
-@pytest.mark.parametrize(
-    ("share", "kept"), [(0.49, ()), (0.5, (0, 1)), (None, (0, 1)), (0.0, ())]
-)
+@pytest.mark.parametrize(("share", "kept"), [(0.49, ()), (0.5, (0, 1)), (None, (0, 1)), (0.0, ())])
 def test_easy_questions_are_left_out_above_the_share(share, kept):
     found = scored(answers("a", "b", "c", "d", reference="r"), [1, 1, 0, 0, 1])
     selection = select(found, Rule(n_best=2, easy_threshold=share))

@@ -71,6 +71,7 @@ def main(argv: Sequence[str]) -> int:
         options.output_file,
         options.override_exist_file,
         Silent() if options.json else TerminalProgress("sample"),
+        values.get("model", {}).get("torch_dtype"),
     )
     report = sample_answers(order)
     if options.json:
@@ -115,11 +116,12 @@ def _data_section(given: dict[str, Any]) -> DataSection:
 def _refuse(options: argparse.Namespace, section: SampleSection, values: dict[str, Any]) -> None:
     """Refuse what would do nothing with this engine."""
     engine, template = section.engine, values.get("template", {})
-    idle = list(values.get("model", {}))
+    idle = [name for name in values.get("model", {}) if name != "torch_dtype"]
     expected = "settings of this engine"
     if engine in ("client", "no"):
         idle += [name for name in template if name != "system"]
         idle += ["adapters"] if options.adapters else []
+        idle += ["torch_dtype"] if "torch_dtype" in values.get("model", {}) else []
     if engine == "no":
         idle += ["model"] if options.model else []
     elif engine != "client" and not options.model and not options.adapters:

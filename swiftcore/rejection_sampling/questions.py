@@ -46,9 +46,7 @@ class NamedQuestion:
         return int.from_bytes(digest[:4], "big") >> 1
 
 
-def name_questions(
-    questions: Iterable[Question], system: str | None = None
-) -> list[NamedQuestion]:
+def name_questions(questions: Iterable[Question], system: str | None = None) -> list[NamedQuestion]:
     """Give questions their names, and a system prompt to those that bring none.
 
     Args:

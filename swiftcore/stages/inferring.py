@@ -135,7 +135,9 @@ def file_name(label: str) -> str:
     return kept.lstrip("._-")[-80:] or "model"
 
 
-def check_params(engine: PromptedEngine, params: "SamplingParams") -> None:
+def check_params(
+    engine: PromptedEngine, params: "SamplingParams", where: str = "swift infer"
+) -> None:
     """Refuse what an engine's tool can't do, before it is asked a thousand times.
 
     Raises:
@@ -144,7 +146,7 @@ def check_params(engine: PromptedEngine, params: "SamplingParams") -> None:
     why_not = getattr(engine.engine, "why_not", None)
     refused = why_not(params) if why_not is not None else None
     if refused:
-        raise UsageError("This engine can't answer as asked.", where="swift infer", found=refused)
+        raise UsageError("This engine can't answer as asked.", where=where, found=refused)
 
 
 def _answer(

@@ -16,7 +16,7 @@ from swiftcore.inference.questions import questions_of_files
 from swiftcore.inference.result_file import ResultFile, record_path
 from swiftcore.progress import Progress
 from swiftcore.recipe import DataSection, Runtime, TemplateSection
-from swiftcore.recipe.sections import SampleSection
+from swiftcore.recipe.sections import Dtype, SampleSection
 from swiftcore.rejection_sampling.candidates import (
     cache_path,
     cached_candidates,
@@ -70,6 +70,7 @@ class SamplingOrder:
         output_file: name in that folder; None: unfinished work of the same kind, else a new one.
         override: replace that file.
         progress: hears how far the work is.
+        dtype: type of the model's weights; None: as stored.
     """
 
     section: SampleSection
@@ -83,6 +84,7 @@ class SamplingOrder:
     output_file: str | None
     override: bool
     progress: Progress
+    dtype: Dtype | None = None
 
 
 def sample_answers(order: SamplingOrder) -> SamplingReport:
@@ -146,7 +148,7 @@ class _Sampler:
             special = set(asked.tokenizer.all_special_tokens) if asked.tokenizer else set()
             # A special token has no text: it ends an answer by its id.
             words = [word for word in section.stop_words if word in special]
-            asked = replace(asked, stop_words=words)
+            asked = replace(asked, stop_words=words, dtype=order.dtype)
             with opened_engine(
                 asked, section.engine_section, order.runtime, log, order.progress
             ) as engine:
@@ -219,7 +221,8 @@ class _Sampler:
             return {"url": told["url"], "model": told["model"]}
         folders = self._folders
         adapter = None if folders.adapter_dir is None else self._digest(str(folders.adapter_dir))
-        return {"model": self._digest(str(folders.model_dir)), "adapter": adapter}
+        model = self._digest(str(folders.model_dir))
+        return {"model": model, "adapter": adapter, "torch_dtype": self._order.dtype}
 
     def _prm_digest(self) -> str | None:
         name = self._section.prm_model

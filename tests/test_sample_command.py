@@ -1,0 +1,266 @@
+"""`swift sample` on a tiny model, a teacher and a reward model: the same rows however it ran."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from swiftcore.errors import ArtifactDamaged, UsageError
+from swiftcore.inference.result_file import ResultFile
+from swiftcore.rejection_sampling.reward_model import RewardModel
+from tests.answering_stub import answering
+from tests.forked import together
+from tests.made_once import made_once
+from tests.roads import swift_here, write_rows
+from tests.tiny_model import SENTENCES, build_model, build_tokenizer
+
+REWARD = """
+from swiftcore.rewards import register_reward
+
+@register_reward("vowels")
+def vowels(completions, **columns):
+    assert all(solution == "an answer" for solution in columns["solution"])
+    return [sum(text.count(letter) for letter in "aeiou") for text in completions]
+"""
+NUM_QUESTIONS, NUM_ANSWERS = 4, 6
+# A random model writes no end token; one of these letters soon comes and ends its answers whole.
+STOPS = ["t", "e", "r", "o", "n"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    def make(folder: Path) -> None:
+        tokenizer = build_tokenizer()
+        for part in (build_model(tokenizer), tokenizer):
+            part.save_pretrained(folder / "model")
+        rows = [
+            {"query": f"{sentence} {n}", "response": "an answer"}
+            for n, sentence in enumerate(SENTENCES)
+        ]
+        write_rows(folder / "questions.jsonl", rows)
+        (folder / "reward.py").write_text(REWARD)
+
+    return made_once(tmp_path_factory, "sampling", make)
+
+
+def drawn_by(folder: Path) -> list[object]:
+    return ["--model", folder / "model", "--template", "chatml", "--max_new_tokens", 12,
+            "--num_return_sequences", NUM_ANSWERS, "--stop_words", *STOPS]  # fmt: skip
+
+
+def scored_by(folder: Path) -> list[object]:
+    return ["--orm_model", "vowels", "--external_plugins", folder / "reward.py",
+            "--n_best_to_keep", 2]  # fmt: skip
+
+
+def sample(folder: Path, out: Path, *flags: object) -> dict:
+    given = ["--dataset", folder / "questions.jsonl", "--output_dir", out, "--store", out / "store"]
+    done = swift_here("sample", *given, *flags, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def read(path: str | Path) -> list[dict]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def test_the_best_answers_are_the_same_in_any_batch_part_and_number_of_steps(folder, tmp_path):
+    model, rewards = drawn_by(folder), scored_by(folder)
+    once = sample(folder, tmp_path / "a", *model, *rewards, "--output_file", "rows.jsonl")
+    rows = read(once["files"]["rows"])
+    assert once["drawn"] == NUM_QUESTIONS * NUM_ANSWERS
+    assert 0 < once["right"] <= once["drawn"]
+    assert once["kept"] == NUM_QUESTIONS
+    kept = [row["messages"][-1]["content"] for row in rows]
+    assert len({*kept}) > NUM_QUESTIONS  # streams of their own
+    lines = read(tmp_path / "a/rows.candidates.jsonl")
+    for line in lines:
+        scores = {c["text"]: sum(c["text"].count(v) for v in "aeiou") for c in line["candidates"]}
+        assert line["orm"] == [scores[c["text"]] or (None if not c["text"].strip() else 0)
+                               for c in line["candidates"]]  # fmt: skip
+        mine = [row for row in rows if row["sampling"]["id"] == line["id"]]
+        best = [text for text in scores if text in {r["messages"][-1]["content"] for r in mine}]
+        assert min(scores[text] for text in best) > 0
+    parts = [
+        sample(
+            folder,
+            tmp_path / "b",
+            *model,
+            *rewards,
+            "--num_sampling_batch_size",
+            1,
+            "--max_batch_size",
+            5,
+            "--data_range",
+            part,
+            3,
+        )  # fmt: skip
+        for part in range(3)
+    ]
+    assert [row for part in parts for row in read(part["files"]["rows"])] == rows
+
+    first = sample(folder, tmp_path / "c", *model, "--output_file", "drawn.jsonl")
+    whole = [c for line in lines for c in line["candidates"] if c["finish_reason"] == "stop"]
+    raw = read(first["files"]["rows"])
+    assert [r["messages"][-1]["content"] for r in raw] == [
+        c["text"] for c in whole if c["text"].strip()
+    ]
+    cached = ["--sampler_engine", "no", "--cache_files", first["files"]["rows"]]
+    second = sample(folder, tmp_path / "c", *cached, *rewards)
+    assert read(second["files"]["rows"]) == rows
+
+
+def _killed(number: int, folder: Path, out: Path) -> None:
+    append = ResultFile.append
+
+    def append_and_die(file: ResultFile, lines: list[dict]) -> None:
+        append(file, lines)
+        if file.num_lines == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    ResultFile.append = append_and_die  # type: ignore[method-assign]
+    flags = [*drawn_by(folder), *scored_by(folder), "--num_sampling_batch_size", 1]
+    sample(folder, out, *flags, "--output_file", "rows.jsonl")
+
+
+def test_a_killed_run_goes_on_where_it_was(folder, tmp_path):
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    (result,) = together(_killed, [(folder, cut)])
+    assert isinstance(result, RuntimeError), result  # it ended without a word
+    assert not (cut / "rows.jsonl").exists()
+    before = (cut / "rows.candidates.jsonl").read_bytes()
+    assert before.count(b"\n") == 2
+    flags = [*drawn_by(folder), *scored_by(folder)]
+    # Without a name the unfinished work is found by what it is made of.
+    again = sample(folder, cut, *flags)
+    assert Path(again["files"]["rows"]).name == "rows.jsonl"
+    sample(folder, whole, *flags, "--output_file", "rows.jsonl")
+    for name in ("rows.jsonl", "rows.candidates.jsonl"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+    assert (cut / "rows.candidates.jsonl").read_bytes().startswith(before)
+
+    taken = ["--output_file", "rows.jsonl"]
+    given = ["--dataset", folder / "questions.jsonl", "--output_dir", cut, *taken]
+    done = swift_here("sample", *given, *flags)
+    assert done.returncode == 2
+    assert "--override_exist_file" in done.stderr
+    # Other thresholds choose among the same candidates.
+    fewer = [*flags[:-1], 1, "--override_exist_file"]
+    assert sample(folder, cut, *fewer, *taken)["rows"] == NUM_QUESTIONS
+    assert (cut / "rows.candidates.jsonl").read_bytes().startswith(before)
+
+
+def test_a_teacher_is_distilled_through_its_endpoint(folder, tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with answering(lambda text: f"Answer: {len(text)}", fail=lambda number: number == 2) as url:
+        teacher = ["--sampler_type", "distill", "--base_url", url, "--num_return_sequences", 2]
+        report = sample(folder, tmp_path, *teacher, "--system", "be brief")
+    assert (report["drawn"], report["failed"], report["rows"]) == (8, 0, 8)
+    row = read(report["files"]["rows"])[0]
+    assert [message["role"] for message in row["messages"]] == ["system", "user", "assistant"]
+    assert row["messages"][-1]["content"] == f"Answer: {len(SENTENCES[0]) + 2}"
+
+
+@pytest.fixture(scope="module")
+def reward_folder(tmp_path_factory) -> Path:
+    def make(folder: Path) -> None:
+        from transformers import Qwen3ForSequenceClassification
+
+        tokenizer = build_tokenizer()
+        config = build_model(tokenizer).config
+        config.num_labels = 1
+        torch.manual_seed(1)
+        for part in (Qwen3ForSequenceClassification(config), tokenizer):
+            part.save_pretrained(folder)
+        settings = {"template": "chatml", "agent_template": None, "loss_scale": "default"}
+        settings |= {"max_length": None, "truncation_strategy": "delete", "system": None}
+        told = {**settings, "use_chat_template": True, "schema": 1}
+        (folder / "swift_template.json").write_text(json.dumps(told))
+
+    return made_once(tmp_path_factory, "reward-model", make)
+
+
+def test_a_reward_model_scores_conversations_as_transformers_does(reward_folder):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    texts = ["yes", "no, the brown fox jumps over it", "what is the weather?"]
+    talks = [
+        [{"role": "user", "content": "well?"}, {"role": "assistant", "content": t}] for t in texts
+    ]
+    found = RewardModel.load(reward_folder, batch_size=2).score(talks)
+    tokenizer = AutoTokenizer.from_pretrained(reward_folder)
+    model = AutoModelForSequenceClassification.from_pretrained(reward_folder).eval()
+    expected = []
+    for talk in talks:
+        ids = tokenizer(tokenizer.apply_chat_template(talk, tokenize=False), return_tensors="pt")
+        with torch.no_grad():
+            expected.append(model(ids.input_ids).logits.item())
+    assert found == pytest.approx(expected, abs=1e-5)
+    too_long = [{"role": "user", "content": "w " * 300}, {"role": "assistant", "content": "x"}]
+    assert RewardModel.load(reward_folder, batch_size=2).score([too_long, talks[0]]) == [
+        None,
+        pytest.approx(expected[0], abs=1e-5),
+    ]
+
+
+def test_only_a_whole_reward_model_is_taken(folder, reward_folder, tmp_path):
+    with pytest.raises(UsageError, match="no reward model"):
+        RewardModel.load(folder / "model", batch_size=1)
+    from safetensors.torch import load_file, save_file
+
+    headless = tmp_path / "headless"
+    headless.mkdir()
+    for file in reward_folder.iterdir():
+        (headless / file.name).write_bytes(file.read_bytes())
+    weights = load_file(reward_folder / "model.safetensors")
+    del weights["score.weight"]
+    save_file(weights, headless / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ArtifactDamaged, match="no head"):
+        RewardModel.load(headless, batch_size=1)
+
+
+def test_the_command_ranks_with_a_reward_model(folder, reward_folder, tmp_path):
+    flags = [*drawn_by(folder), "--prm_model", reward_folder, "--prm_threshold", -100]
+    report = sample(folder, tmp_path, *flags, "--n_best_to_keep", 1)
+    lines = read(str(report["files"]["rows"]).replace(".jsonl", ".candidates.jsonl"))
+    for row, line in zip(read(report["files"]["rows"]), lines, strict=True):
+        whole = [
+            score
+            for score, c in zip(line["prm"], line["candidates"], strict=True)
+            if score is not None and c["finish_reason"] != "length"
+        ]
+        assert row["sampling"]["prm"] == max(whole)
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ([], "No model is named"),
+        (["--model", "m", "--val_dataset", "v.jsonl"], "--val_dataset"),
+        (["--model", "m", "--lora_rank", "3"], "--lora_rank"),
+        (["--model", "m", "--orm_model", "acuracy"], "accuracy?"),
+        (["--model", "m", "--sampler_type", "dvts"], "tree search"),
+        (["--model", "m", "--rollout_depth", "3"], "tree search"),
+        (["--model", "m", "--output_file", "sub/rows.jsonl"], "--output_dir"),
+        (["--model", "m", "--orm_model", "x", "--external_plugins", "none.py"], "none.py"),
+        (["--sampler_engine", "no", "--cache_files", "none.jsonl"], "no candidates"),
+        (
+            ["--sampler_engine", "no", "--cache_files", "none.jsonl", "--model", "m"],
+            "--model",
+        ),
+        (["--sampler_type", "distill", "--base_url", "h:1"], "--base_url"),
+        (
+            ["--sampler_type", "distill", "--base_url", "http://h/v1", "--template", "qwen"],
+            "--template",
+        ),
+    ],
+)
+def test_what_would_do_nothing_is_refused(folder, tmp_path, flags, text):
+    given = ["--dataset", folder / "questions.jsonl", "--output_dir", tmp_path]
+    flags = [folder / "model" if flag == "m" else flag for flag in flags]
+    done = swift_here("sample", *given, *flags)
+    assert done.returncode == 2, done.stderr
+    assert text in done.stderr

@@ -96,7 +96,7 @@ def test_easy_questions_are_left_out_above_the_share(share, kept):
     ("found", "reason"),
     [
         (scored([], error="UsageError: too long"), "UsageError: too long"),
-        (scored([Candidate.failed("500"), Candidate.failed("401")], [None, None]), "no answer came: 500"),
+        (scored([Candidate.failed("500")] * 2, [None, None]), "no answer came: 500"),
         (scored(answers("", " ")), "every answer is empty"),
         (scored([Candidate("x", "length")]), "cut off"),
         (scored(answers("a"), [None]), "a solution to compare with"),
@@ -108,12 +108,12 @@ def test_a_question_without_an_answer_says_why(found, reason):
     assert reason in (select(found, Rule()).reason or "")
 
 
-def question(number: int, solution: str | None = None, **columns) -> Question:
+def question(number: int, answer: str | None = None, **columns) -> Question:
     asked = {"messages": [{"role": "user", "content": f"question {number}"}]}
     row = {**asked, **columns}
-    if solution is not None:
-        row["messages"] = [*asked["messages"], {"role": "assistant", "content": solution}]
-    return Question(f"q.jsonl:{number + 1}", row, asked, solution)
+    if answer is not None:
+        row["messages"] = [*asked["messages"], {"role": "assistant", "content": answer}]
+    return Question(f"q.jsonl:{number + 1}", row, asked, answer)
 
 
 @given(st.integers(0, 40), st.integers(1, 9))
@@ -250,7 +250,7 @@ def test_a_reward_sees_the_row_s_columns_and_its_solution_first():
         ({"sampler_type": "mcts"}, "tree search"),
         ({"sampler_type": "distill"}, "base_url"),
         ({"base_url": "http://h/v1"}, "base_url"),
-        ({"sampler_type": "distill", "sampler_engine": "vllm", "base_url": "u"}, "does not go with"),
+        ({"sampler_type": "distill", "sampler_engine": "vllm", "base_url": "u"}, "not go with"),
         ({"sampler_engine": "client", "base_url": "u"}, "does not go with"),
         ({"sampler_engine": "no"}, "cache_files"),
         ({"cache_files": ["f"]}, "sampler_engine no"),

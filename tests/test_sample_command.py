@@ -48,6 +48,7 @@ def folder(tmp_path_factory) -> Path:
 
 def drawn_by(folder: Path) -> list[object]:
     return ["--model", folder / "model", "--template", "chatml", "--max_new_tokens", 12,
+            "--num_threads", 1,
             "--num_return_sequences", NUM_ANSWERS, "--stop_words", *STOPS]  # fmt: skip
 
 
@@ -84,20 +85,9 @@ def test_the_best_answers_are_the_same_in_any_batch_part_and_number_of_steps(fol
         mine = [row for row in rows if row["sampling"]["id"] == line["id"]]
         best = [text for text in scores if text in {r["messages"][-1]["content"] for r in mine}]
         assert min(scores[text] for text in best) > 0
+    small = ["--num_sampling_batch_size", 1, "--max_batch_size", 5]
     parts = [
-        sample(
-            folder,
-            tmp_path / "b",
-            *model,
-            *rewards,
-            "--num_sampling_batch_size",
-            1,
-            "--max_batch_size",
-            5,
-            "--data_range",
-            part,
-            3,
-        )  # fmt: skip
+        sample(folder, tmp_path / "b", *model, *rewards, *small, "--data_range", part, 3)
         for part in range(3)
     ]
     assert [row for part in parts for row in read(part["files"]["rows"])] == rows

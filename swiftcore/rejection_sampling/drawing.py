@@ -159,9 +159,9 @@ def _told(answer: Answer) -> Candidate:
         return Candidate.failed("it calls tools, which are not kept from an endpoint")
     found = _candidate(answer.completion)
     thought = answer.reasoning.strip()
-    return (
-        replace(found, text=f"<think>\n{thought}\n</think>\n\n{found.text}") if thought else found
-    )
+    if not thought:
+        return found
+    return replace(found, text=f"<think>\n{thought}\n</think>\n\n{found.text}")
 
 
 def _chat_row(question: NamedQuestion) -> dict[str, Any] | str:

@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swiftcore.data import normalize_rows
-from swiftcore.errors import ArtifactDamaged, RecipeError, UsageError
+from swiftcore.errors import AnswerFailed, ArtifactDamaged, RecipeError, UsageError
+from swiftcore.evaluation.answering import Prompt
+from swiftcore.evaluation.benchmarks.endpoint import EndpointModel, EndpointSettings
+from swiftcore.generation import Completion, SamplingParams
 from swiftcore.inference.questions import Question
 from swiftcore.inference.result_file import ResultFile
 from swiftcore.progress import Silent
@@ -21,6 +24,7 @@ from swiftcore.rejection_sampling.candidates import (
     candidates_path,
     read_candidates,
 )
+from swiftcore.rejection_sampling.drawing import EndpointDrawer, EngineDrawer
 from swiftcore.rejection_sampling.questions import name_questions, part_of
 from swiftcore.rejection_sampling.running import Work, draw_and_score
 from swiftcore.rejection_sampling.scoring import RewardAsScorer, Scorer
@@ -294,3 +298,71 @@ def test_a_batch_keeps_the_engine_busy():
     teacher = {"sampler_type": "distill", "base_url": "u", "num_return_sequences": 1}
     assert SampleSection.model_validate(teacher).questions_a_batch == 64
     assert SampleSection.model_validate(teacher).engine == "client"
+
+
+class Echo:
+    """Answers a prompt of numbers with the stream it was drawn from; fails where it holds a 9."""
+
+    template = None
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    def generate(self, prompts, params, *, batch_size, progress=None, numbers=None):
+        if any(9 in prompt for prompt in prompts):
+            raise UsageError("no room")
+        self.numbers += numbers
+        return [Completion([1], str(number), "stop", len(prompts[0]), 1) for number in numbers]
+
+    def stream(self, prompt, params, *, number=0):
+        raise NotImplementedError
+
+
+class EchoEach(Echo):
+    def answer_each(self, prompts, params, *, batch_size, progress=None, numbers=None):
+        return [
+            AnswerFailed("gone") if 9 in prompt else self.generate([prompt], params,
+                                                                  batch_size=1, numbers=[number])[0]
+            for prompt, number in zip(prompts, numbers, strict=True)
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("engine", "error"), [(Echo(), "UsageError: no room"), (EchoEach(), "AnswerFailed: gone")]
+)
+def test_an_answer_that_fails_spoils_no_other(engine, error, monkeypatch):
+    prompts = iter([Prompt([1], "one"), Prompt([], "", "too long"), Prompt([9], "nine")])
+    monkeypatch.setattr(
+        "swiftcore.rejection_sampling.drawing.written_prompt", lambda *_: next(prompts)
+    )
+    drawer = EngineDrawer(engine, SamplingParams(temperature=1.0, seed=1), 2, 4)
+    first, second, third = drawer.draw(QUESTIONS[:3], Silent())
+    streams = [QUESTIONS[0].stream(number) for number in range(2)]
+    assert [each.text for each in first] == [str(stream) for stream in streams]
+    assert second == "too long"
+    assert [each.error for each in third] == [error, error]
+
+
+def test_what_an_endpoint_says_becomes_text(tmp_path):
+    calls = {"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+    replies = iter([{"content": "4", "reasoning_content": "2+2\n"}, {"content": "", **calls}])
+
+    class Endpoint(EndpointModel):
+        def __init__(self) -> None:
+            super().__init__(EndpointSettings("http://h/v1", "m", num_concurrent=1))
+            self.asked = []
+
+        def _sent(self, path, body):
+            self.asked.append(body)
+            return {"choices": [{"message": next(replies), "finish_reason": "stop"}]}
+
+    endpoint = Endpoint()
+    seeded = EndpointDrawer(endpoint, SamplingParams(seed=1, top_k=3), 2)
+    called = question(7)
+    history = Question("q", {}, {"messages": [{"role": "tool_call", "content": "{}"}]})
+    found, refused = seeded.draw(name_questions([called, history]), Silent())
+    assert found[0].text == "<think>\n2+2\n</think>\n\n4"
+    assert "calls tools" in found[1].error
+    assert "tool_call" in refused
+    assert endpoint.asked[0]["seed"] != endpoint.asked[1]["seed"]
+    assert endpoint.asked[0]["top_k"] == 3

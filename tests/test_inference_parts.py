@@ -154,6 +154,18 @@ def test_a_person_sees_reasoning_apart_and_calls_in_a_line():
     assert plain == '\x1b[2m<think>hm</think>\x1b[0mcall\n  calls weather({"city": "東京"})\n'
 
 
+def test_control_characters_reach_a_pipe_and_no_terminal():
+    shown = []
+    for is_styled in (True, False):
+        out = io.StringIO()
+        screen = Screen(out, ToyTemplate(), is_styled=is_styled)  # pyright: ignore
+        screen.begin("question")
+        screen.add("a\x1b[2Jb\r\x9b\tc\nd")
+        screen.end("")
+        shown.append(out.getvalue())
+    assert shown == ["a�[2Jb��\tc\nd\n", "a\x1b[2Jb\r\x9b\tc\nd\n"]
+
+
 class Echo:
     """Says the question backwards, a letter at a time; `!` is where Ctrl-C is pressed."""
 

@@ -11,6 +11,12 @@ from swiftcore.errors import SwiftError
 from swiftcore.template import Template
 
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
+# A model's words may hold what moves a terminal's cursor, or worse.
+_VISIBLE = {
+    code: "\N{REPLACEMENT CHARACTER}"
+    for code in (*range(0x20), *range(0x7F, 0xA0))
+    if chr(code) not in "\n\t"
+}
 
 
 class ReasoningSplit:
@@ -86,7 +92,8 @@ class Screen:
 
     def _write(self, pieces: Iterable[tuple[bool, str]]) -> None:
         for is_reasoning, text in pieces:
-            self._out.write(f"{_DIM}{text}{_PLAIN}" if is_reasoning else text)
+            shown = text.translate(_VISIBLE) if self._is_styled else text
+            self._out.write(f"{_DIM}{shown}{_PLAIN}" if is_reasoning else shown)
         self._out.flush()
 
     def _calls(self, answer: str) -> list[str]:

@@ -306,6 +306,19 @@ def test_a_tool_streams_a_conversation(base, engine, monkeypatch):
     assert shown == direct(engine, [user(QUESTIONS[0])]) + "\n"
 
 
+def test_a_prefix_is_where_answers_start(base, engine, tmp_path, monkeypatch):
+    ids = prompt(engine, [user("the fox")])
+    ids += engine.tokenizer.encode("Sure: ", add_special_tokens=False)
+    whole = (
+        "Sure: " + engine.generate([ids], SamplingParams(max_new_tokens=12), batch_size=1)[0].text
+    )
+    source = write_rows(tmp_path / "rows.jsonl", [{"messages": [user("the fox")]}])
+    flags = ("--response_prefix", "Sure: ")
+    infer("--model", base, "--val_dataset", source, "--result_path", tmp_path / "out.jsonl", *flags)
+    assert lines_at(tmp_path / "out.jsonl")[0]["response"] == whole
+    assert talk(monkeypatch, base, "the fox", *flags) == whole + "\n"
+
+
 def talk(monkeypatch, base: Path, text: str, *flags: object, code: int = 0) -> str:
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
     return infer("--model", base, *flags, code=code)

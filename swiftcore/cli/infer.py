@@ -67,6 +67,7 @@ _OF_TEXT = (
     "top_p",
     "repetition_penalty",
     "stop_words",
+    "response_prefix",
     "stream",
     "max_model_len",
     "write_batch_size",
@@ -280,6 +281,7 @@ def _converse(inference: "Inference", *, as_json: bool) -> int:
             is_styled=at_terminal,
             streams=inference.section.stream is not False,
             as_json=as_json,
+            prefix=inference.section.response_prefix or "",
         )
         conversation.run()
     return DataError.exit_code if conversation.num_failed else 0

@@ -86,6 +86,7 @@ class Work:
         batch_size: prompts generated together; -1: all.
         write_batch_size: most answers held before they are written; -1: all.
         on_piece: hears each piece of each answer, which are then given one after another.
+        prefix: text that prompts end with and answers start with.
     """
 
     engine: AnsweringEngine
@@ -93,6 +94,7 @@ class Work:
     batch_size: int
     write_batch_size: int
     on_piece: Callable[[Delta], None] | None = None
+    prefix: str = ""
 
     def group_size(self, num_questions: int) -> int:
         """Return how many questions are answered between two writes."""
@@ -121,7 +123,7 @@ def answer_questions(
         progress.update(start + len(group), len(questions), "rows answered")
 
 
-def answer_line(question: Question, outcome: Completion | str) -> dict[str, Any]:
+def answer_line(question: Question, outcome: Completion | str, prefix: str = "") -> dict[str, Any]:
     """Return the line of a question: its own fields, and the answer or why there is none."""
     own = {name: value for name, value in question.row.items() if name not in ANSWER_FIELDS}
     asked = [dict(message) for message in question.prompt.get("messages") or ()]
@@ -130,8 +132,8 @@ def answer_line(question: Question, outcome: Completion | str) -> dict[str, Any]
         return {**own, **head, "response": None, "labels": question.reference, "error": outcome}
     return {
         **own,
-        "messages": [*asked, {"role": "assistant", "content": outcome.text}],
-        "response": outcome.text,
+        "messages": [*asked, {"role": "assistant", "content": prefix + outcome.text}],
+        "response": prefix + outcome.text,
         "labels": question.reference,
         "finish_reason": outcome.finish_reason,
         "prompt_tokens": outcome.prompt_tokens,
@@ -162,7 +164,7 @@ def _answered(
     ]
     found = dict(zip([n for n, _ in numbered], _outcomes(work, numbered, progress), strict=True))
     return [
-        answer_line(question, found.get(start + place, prompts[place].error or ""))
+        answer_line(question, found.get(start + place, prompts[place].error or ""), work.prefix)
         for place, question in enumerate(group)
     ]
 
@@ -200,6 +202,7 @@ def _outcomes(
 def _streamed(work: Work, number: int, prompt: list[int]) -> Completion | str:
     assert work.on_piece is not None
     completion = None
+    work.on_piece(Delta(work.prefix))
     try:
         for delta in work.engine.stream(prompt, work.params, number=number):
             work.on_piece(delta)

@@ -50,6 +50,7 @@ class Conversation:
             end an answer and not the conversation.
         streams: print answers as they grow.
         as_json: print each answer as one line of JSON instead.
+        prefix: text that prompts end with and answers start with.
 
     Attributes:
         num_failed: questions without an answer.
@@ -65,6 +66,7 @@ class Conversation:
         is_styled: bool = False,
         streams: bool = True,
         as_json: bool = False,
+        prefix: str = "",
     ) -> None:
         self._engine = engine
         self._params = params
@@ -73,6 +75,7 @@ class Conversation:
         self._is_styled = is_styled
         self._streams = streams and not as_json
         self._as_json = as_json
+        self._prefix = prefix
         self._screen = Screen(out, engine.template, is_styled=is_styled)
         self._system: str | None = None
         self._messages: list[dict[str, Any]] = []
@@ -161,7 +164,9 @@ class Conversation:
     def _answered(self, prompt: Encoded, number: int) -> str:
         """Show the answer to a prompt and return it, as far as it went."""
         self._screen.begin(prompt.text)
-        text, completion = "", None
+        text, completion = self._prefix, None
+        if self._streams:
+            self._screen.add(text)
         try:
             for delta in self._engine.stream(prompt.input_ids, self._params, number=number):
                 text += delta.text

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 RESULT_DIR = Path("result")
 # What shapes answers beside the model, its template, the rows and the settings of sampling.
-_SHAPING = {"infer_backend", "max_model_len", "reranker_use_activation"}
+_SHAPING = {"infer_backend", "max_model_len", "reranker_use_activation", "response_prefix"}
 # Requests that a tool gets at a time, where it has no setting of its own.
 _REQUESTS_AT_A_TIME = 256
 
@@ -72,6 +72,10 @@ class Inference:
     def model(self) -> Answering:
         """Return what an engine is opened for."""
         asked = model_to_ask(self.folders, self.template)
+        prefix = self.section.response_prefix
+        if prefix is not None:
+            options = asked.template.options
+            asked.template.options = replace(options, response_prefix=prefix)
         special = set(asked.tokenizer.all_special_tokens) if asked.tokenizer else set()
         return replace(
             asked,
@@ -164,7 +168,8 @@ def _answer(
         batch_size = section.max_batch_size
         if section.infer_backend != "pt":
             batch_size = min(section.vllm_max_num_seqs, _REQUESTS_AT_A_TIME)
-        work = Work(engine, params, batch_size, section.write_batch_size, on_piece)
+        prefix = section.response_prefix or ""
+        work = Work(engine, params, batch_size, section.write_batch_size, on_piece, prefix)
         answer_questions(work, questions, file, inference.progress)
 
 

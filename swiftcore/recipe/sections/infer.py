@@ -59,6 +59,11 @@ class InferSection(ToolSettings):
     stop_words: list[str] = Field(
         default_factory=list, description="further texts that end an answer and stay in it"
     )
+    response_prefix: str | None = Field(
+        default=None,
+        description="text that every answer starts with and that belongs to it; default: what the "
+        "template opens answers with, which does not",
+    )
     stream: bool | None = Field(
         default=None,
         description="print answers as they grow; default: in a conversation, not over rows",

@@ -28,14 +28,18 @@ class FakeTool(ThreadingHTTPServer):
     `trouble` gets the number of each generating request, from 1, and returns the name of a bad day
     or None; `asked` keeps the bodies; `num_open` counts answers under way. `adapters` holds folders
     by name; a folder's `behaviour.txt` says how it misbehaves: refuse, die, mute or slow.
+    `likely` tells the log-probability of each id after some ids.
     """
 
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, rule, *, port=0, key=None, trouble=lambda number: None, score=None):
+    def __init__(
+        self, rule, *, port=0, key=None, trouble=lambda number: None, score=None, likely=None
+    ):
         super().__init__(("127.0.0.1", port), _Handler)
         self.rule, self.key, self.trouble, self.score = rule, key, trouble, score
+        self.likely = likely
         self.asked, self.num_open, self.healthy, self.pause = [], 0, True, 0.0
         self.adapters = {}
 
@@ -130,7 +134,10 @@ class _Handler(BaseHTTPRequestHandler):
                     }[trouble]
                 )
                 return
-            self._event(b"data: " + json.dumps(self._piece(ids[-1], reason)).encode() + b"\n\n")
+            piece = self._piece(ids[-1], reason)
+            if body.get("logprobs") is not None and self.server.likely:
+                piece["choices"][0]["logprobs"] = self._told(ids, body)
+            self._event(b"data: " + json.dumps(piece).encode() + b"\n\n")
             if reason:
                 break
             slow = word_in(self.server.adapters.get(body.get("model")), "behaviour.txt") == "slow"
@@ -143,6 +150,13 @@ class _Handler(BaseHTTPRequestHandler):
             return {"text": "?", "output_ids": [token], "meta_info": about}
         choice = {"index": 0, "text": "?", "token_ids": [token], "finish_reason": reason}
         return {"choices": [choice]}
+
+    def _told(self, ids, body):
+        """Return the log-probabilities of the last id as vLLM tells them, the id always in it."""
+        told = self.server.likely(ids[:-1])
+        most = sorted(told, key=told.get, reverse=True)[: body["logprobs"]]
+        named = {f"token_id:{token}": told[token] for token in dict.fromkeys([ids[-1], *most])}
+        return {"token_logprobs": [told[ids[-1]]], "top_logprobs": [named]}
 
     def _event(self, data):
         self.wfile.write(data)

@@ -30,14 +30,20 @@ class ToyTemplate:
 
 
 @contextlib.contextmanager
-def serve_in_thread(*, api_key=None, max_batch_size=16, engine_of=None, **limits):
-    """Serve and yield (base address, service); `engine_of` makes another engine from ours."""
+def serve_in_thread(
+    *, api_key=None, max_batch_size=16, engine_of=None, app=None, defaults=None, **limits
+):
+    """Serve and yield (base address, service).
+
+    `engine_of` makes another engine from ours, `app` holds further settings of the application,
+    `defaults` the sampling of requests that name none.
+    """
     import torch
 
     from swiftcore.generation import Batcher, TransformersEngine
     from swiftcore.serving.app import create_app
     from swiftcore.serving.http_server import bind, make_server
-    from swiftcore.serving.limits import Limits
+    from swiftcore.serving.limits import Limits, SamplingDefaults
     from swiftcore.serving.service import ModelService
 
     torch.set_num_threads(1)
@@ -50,11 +56,12 @@ def serve_in_thread(*, api_key=None, max_batch_size=16, engine_of=None, **limits
         template,
         names=["tiny", "tiny@1"],
         limits=Limits(**{"max_new_tokens": 64, **limits}),
+        defaults=SamplingDefaults(**(defaults or {})),
         fingerprint="f00d",
     )
     listener = bind("127.0.0.1", 0)
     server = make_server(
-        create_app(service, api_key=api_key),
+        create_app(service, api_key=api_key, **(app or {})),
         header_timeout_seconds=service.limits.header_timeout_seconds,
         log_level="warning",
         drain_seconds=2,

@@ -10,6 +10,8 @@ import openai
 import pytest
 from serving_app import serve_in_thread
 
+from swiftcore.generation import SamplingParams
+
 HELLO = [{"role": "user", "content": "what is the weather?"}]
 
 
@@ -118,6 +120,71 @@ def test_stop_string_ends_the_answer(client):
     assert answer.finish_reason == "stop"
 
 
+def spoken(entries):
+    """Return the text of chat log-probabilities, from their bytes."""
+    return b"".join(bytes(entry.bytes) for entry in entries).decode(errors="replace")
+
+
+def as_bytes(token):
+    """Return the bytes of a token of a completion's log-probabilities."""
+    if not token.startswith("bytes:"):
+        return token.encode()
+    return token.removeprefix("bytes:").encode().decode("unicode_escape").encode("latin-1")
+
+
+def test_chat_tells_log_probabilities_whole_and_streamed(client, served):
+    asked = {"model": "tiny", "messages": HELLO, "max_tokens": 20, "temperature": 0, "n": 2}
+    asked |= {"logprobs": True, "top_logprobs": 3}
+    whole = client.chat.completions.create(**asked).choices
+    streamed = [[], []]
+    for chunk in client.chat.completions.create(stream=True, **asked):
+        for choice in chunk.choices:
+            streamed[choice.index] += choice.logprobs.content if choice.logprobs else []
+    for choice, entries in zip(whole, streamed, strict=True):
+        told = choice.logprobs.content
+        assert spoken(told) == choice.message.content
+        assert all(entry.top_logprobs[0].token == entry.token for entry in told)  # greedy
+        assert all(len(entry.top_logprobs) == 3 for entry in told)
+        assert [(e.token, e.bytes) for e in entries] == [(e.token, e.bytes) for e in told]
+        assert [e.logprob for e in entries] == pytest.approx([e.logprob for e in told], abs=1e-5)
+    service = served[1]
+    prompt = service.template.encode({"messages": HELLO}, mode="infer").input_ids
+    engine = service.engine.engine
+    (done,) = engine.generate([prompt], SamplingParams(max_new_tokens=20), batch_size=1)
+    shown = done.token_ids[: len(whole[0].logprobs.content)]
+    (expected,) = engine.log_likelihoods([(prompt, shown)], batch_size=1)
+    assert sum(entry.logprob for entry in whole[0].logprobs.content) == pytest.approx(
+        expected, abs=1e-4
+    )
+    stop = whole[0].message.content[5]
+    cut = client.chat.completions.create(**{**asked, "n": 1, "stop": stop}).choices[0]
+    assert spoken(cut.logprobs.content).startswith(cut.message.content)
+    assert len(cut.logprobs.content) < len(whole[0].logprobs.content)
+    silent = client.chat.completions.create(**{**asked, "logprobs": False, "top_logprobs": 0})
+    assert silent.choices[0].logprobs is None
+
+
+def test_completions_tell_log_probabilities_whole_and_streamed(client):
+    asked = {"model": "tiny", "prompt": "Grüße", "max_tokens": 12, "temperature": 0, "logprobs": 2}
+    whole = client.completions.create(**asked).choices[0]
+    told = whole.logprobs
+    assert b"".join(map(as_bytes, told.tokens)).decode(errors="replace") == whole.text
+    assert any(token.startswith("bytes:") for token in told.tokens)
+    assert told.text_offset[0] == 0
+    for token, start in zip(told.tokens, told.text_offset, strict=True):
+        assert whole.text[start:].startswith(token) or token.startswith("bytes:")
+    for token, logprob, top in zip(
+        told.tokens, told.token_logprobs, told.top_logprobs, strict=True
+    ):
+        assert top[token] == logprob == max(top.values())
+        assert len(top) == 2
+    pieces = [c.choices[0].logprobs for c in client.completions.create(stream=True, **asked)]
+    assert [t for p in pieces for t in p.tokens] == told.tokens
+    assert [o for p in pieces for o in p.text_offset] == told.text_offset
+    alone = client.completions.create(**{**asked, "logprobs": 0}).choices[0].logprobs
+    assert [list(top) for top in alone.top_logprobs] == [[token] for token in told.tokens]
+
+
 TOOLS = [
     {
         "type": "function",
@@ -154,6 +221,13 @@ def test_tool_calls_are_answered_whole_and_streamed(client, served, calling):
     assert [(c.index, c.function.name) for c in streamed] == [(0, "weather")]
     assert json.loads(streamed[0].function.arguments) == {"city": "Köln"}
     assert chunks[-1].choices[0].finish_reason == "tool_calls"
+    told = client.chat.completions.create(**asked, logprobs=True).choices[0].logprobs.content
+    assert len(told) == 8
+    pieces = list(client.chat.completions.create(**asked, logprobs=True, stream=True))
+    streamed = [
+        entry for c in pieces if c.choices[0].logprobs for entry in c.choices[0].logprobs.content
+    ]
+    assert [entry.token for entry in streamed] == [entry.token for entry in told]
     row = served[1].template.rows[-1]
     assert json.loads(row["tools"]) == TOOLS
     assert row["tools"].index('"zz"') < row["tools"].index('"aa"')
@@ -211,7 +285,10 @@ def test_models_and_health(address, client):
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "wizard", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
-        ({"logprobs": True}, "logprobs"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
+        ({"logprobs": 3}, "logprobs"),
         ({"logit_bias": {"5": 100}}, "logit_bias"),
         ({"presence_penalty": 0.5}, "presence_penalty"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
@@ -232,6 +309,12 @@ def test_meaningless_request_is_a_400_that_names_the_field(address, fields, para
     assert error["type"] == "invalid_request_error"
     assert error["param"].startswith(param)
     assert param in error["message"]
+
+
+def test_too_many_likeliest_tokens_of_a_completion_are_a_400(address):
+    body = {"model": "tiny", "prompt": "x", "logprobs": 21}
+    error = refusal(httpx.post(address + "/v1/completions", json=body), 400)
+    assert (error["param"], "at most 20" in error["message"]) == ("logprobs", True)
 
 
 def test_neutral_values_are_accepted(address):
@@ -348,6 +431,54 @@ def test_too_many_at_once_is_a_429():
             assert httpx.get(address + "/health").status_code == 200
             first.read()
         assert httpx.post(url, json=body).status_code == 200
+
+
+def test_the_log_tells_each_request_and_the_speed_but_not_what_was_said(caplog):
+    caplog.set_level("INFO", logger="swiftcore.serving.traffic")
+
+    def lines(word):
+        return [record.getMessage() for record in caplog.records if word in record.getMessage()]
+
+    def until(condition):
+        deadline = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    told = {"owned_by": "us", "verbose": True, "log_interval_seconds": 0.1}
+    with serve_in_thread(app=told, max_logprobs=2) as (address, service):
+        assert httpx.get(address + "/v1/models").json()["data"][0]["owned_by"] == "us"
+        error = refusal(chat(address, logprobs=True, top_logprobs=3), 400)
+        assert "at most 2" in error["message"]
+        time.sleep(0.25)
+        assert lines("tokens/s") == []
+        body = {"model": "tiny", "prompt": "weather", "max_tokens": 60, "ignore_eos": True}
+        for stream in (False, True):
+            httpx.post(address + "/v1/completions", json={**body, "stream": stream})
+        httpx.get(address + "/v1/x%0Aforged")
+        until(lambda: len(lines("/v1/completions: 200")) == 2 and lines("tokens/s"))
+        until(lambda: service.load.num_running == 0)
+        assert service.load.num_answer_tokens == 120
+        time.sleep(0.25)
+        num_lines = len(lines("tokens/s"))
+        time.sleep(0.25)
+        assert len(lines("tokens/s")) == num_lines
+    prompt_tokens = service.load.num_prompt_tokens // 2
+    for line in lines("POST /v1/completions"):
+        assert line.endswith(f"tiny, {prompt_tokens} prompt and 60 answer tokens")
+    assert lines("chat/completions: 400")[0].endswith("no answer")
+    assert lines("%0Aforged: 404")
+    assert not lines("weather")
+
+
+def test_a_request_that_names_no_sampling_has_the_server_s(client):
+    asked = {"model": "tiny", "messages": HELLO, "max_tokens": 12}
+    greedy = client.chat.completions.create(**asked, temperature=0).choices[0].message.content
+    with serve_in_thread(defaults={"temperature": 0.0}) as (address, _):
+        here = openai.OpenAI(base_url=address + "/v1", api_key="none", max_retries=0)
+        assert here.chat.completions.create(**asked).choices[0].message.content == greedy
+        sampled = here.chat.completions.create(**asked, temperature=2, seed=1)
+        assert sampled.choices[0].message.content != greedy
 
 
 def test_answer_that_takes_too_long_is_stopped():

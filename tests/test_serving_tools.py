@@ -26,7 +26,7 @@ from swiftcore.generation import ToolEngine, ToolPlace
 from swiftcore.generation.dialects import dialect_of
 from swiftcore.generation.limits import PromptLimits, Stops
 from swiftcore.recipe import DeploySection, EvaluateSection, Runtime
-from swiftcore.serving import Golden, Release, deploy_release, rollback, status, stop
+from swiftcore.serving import Golden, Release, deploy_release, rollback, server, status, stop
 from swiftcore.serving.probe import ROUNDING_NATS, probe
 from swiftcore.serving.release import release_fingerprint
 from swiftcore.stages.evaluate_tools import tool_benchmarks
@@ -85,7 +85,7 @@ def test_the_api_over_a_tool_is_that_of_our_own_engine():
         (chat, {"messages": HELLO, "max_tokens": 100_000}),
         (plain, {"prompt": ["one", "two"]}),
         (plain, {"prompt": [5, 6, 7], "ignore_eos": True}),
-        (plain, {"prompt": "one", "logprobs": 1}),
+        (plain, {"prompt": "one", "logprobs": 21}),
         ("/v1/tokenize", {"messages": HELLO, "max_tokens": 1}),
     ]
     with contextlib.ExitStack() as opened:
@@ -179,6 +179,36 @@ def test_a_release_is_known_by_its_engine_too_but_not_by_ours():
     assert len({model, *others}) == 6
 
 
+def test_names_limits_and_log_of_a_release_are_the_server_s_and_make_it_another(tmp_path):
+    store = Store(tmp_path / "store")
+    model = ModelToServe(tmp_path, "a" * 64, "b" * 64)
+
+    def made(**fields):
+        section = DeploySection(name="demo", **fields)
+        return make_release(section, model, {}, store, Runtime(), version="3")
+
+    assert made().fingerprint == model.fingerprint
+    changes = {
+        "served_model_name": "org/gpt",
+        "owned_by": "us",
+        "max_logprobs": 50,
+        "verbose": True,
+        "log_interval": -1,
+        "temperature": 0,
+    }
+    releases = [made(**{name: value}) for name, value in changes.items()]
+    assert len({made().fingerprint, *(each.fingerprint for each in releases)}) == 7
+    release = made(**changes)
+    assert release.names == ("org/gpt", "org/gpt@3")
+    assert Release.from_dict(json.loads(json.dumps(release.as_dict()))) == release
+    flags = vars(server.parser().parse_args(release.command()))
+    assert flags | {name: value for name, value in changes.items() if name in flags} == flags
+    assert flags["name"] == "org/gpt"
+    assert server.defaults_of(SimpleNamespace(**flags)).temperature == 0
+    older = {name: value for name, value in made().as_dict().items() if name not in changes}
+    assert Release.from_dict(older) == made()
+
+
 @pytest.fixture
 def release(tmp_path):
     """A release whose tool counts, with an adapter beside it."""
@@ -263,6 +293,19 @@ def test_a_tool_that_does_not_start_is_refused_with_its_own_words(state_dir, rel
         (DeploySection, {"infer_backend": "vllm", "adapters": ["a=b", "a=c"]}, "of its own"),
         (DeploySection, {"infer_backend": "vllm", "adapters": ["model=b"]}, "of its own"),
         (DeploySection, {"infer_backend": "vllm", "serve": "adapter"}, "whole model"),
+        (
+            DeploySection,
+            {"infer_backend": "vllm", "served_model_name": "law", "adapters": ["law=b"]},
+            "of its own",
+        ),
+        (DeploySection, {"served_model_name": "a@1"}, "served_model_name"),
+        (DeploySection, {"log_interval": 0}, "log_interval"),
+        (DeploySection, {"infer_backend": "sglang", "repetition_penalty": 1.1}, "the answer alone"),
+        (
+            DeploySection,
+            {"infer_backend": "vllm", "vllm_engine_kwargs": {"max_logprobs": 5}},
+            "set by",
+        ),
     ],
 )
 def test_settings_that_would_do_nothing_are_refused(section, fields, word):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from fake_tool import counting, fake_tool
@@ -12,6 +13,7 @@ from swiftcore.evaluation.benchmarks.responding import LocalModel
 from swiftcore.generation import Batcher, SamplingParams, ToolEngine, ToolPlace, TransformersEngine
 from swiftcore.generation.dialects import dialect_of
 from swiftcore.generation.limits import folder_limits
+from swiftcore.generation.protocol import Load
 from swiftcore.progress import Silent
 from swiftcore.stages.answering_engines import PromptedEngine, PromptedTool
 from swiftcore.template import get_template
@@ -177,7 +179,9 @@ def test_every_setting_is_written_out_for_the_tool(engine_at):
     ("name", "setting", "word"),
     [
         ("sglang", {"repetition_penalty": 1.1}, "repetition_penalty"),
+        ("sglang", {"logprobs": True, "top_logprobs": 1}, "top_logprobs"),
         ("lmdeploy", {"temperature": 1.0, "seed": 3}, "seed"),
+        ("lmdeploy", {"logprobs": True}, "logprobs"),
     ],
 )
 def test_what_a_tool_can_not_do_is_refused_with_the_reason(engine_at, name, setting, word):
@@ -291,6 +295,60 @@ def test_likelihoods_of_given_tokens(engine_at, home, tokenizer):
     assert gaps == [0.0] * 5
     windows = engine.text_windows(SENTENCES[2])
     assert [i for _, ids in windows for i in ids] == tokenizer.encode(SENTENCES[2])[1:]
+
+
+def test_log_probabilities_of_a_tool_are_read_by_id(engine_at, home, tokenizer):
+    import torch
+
+    def likely(ids):
+        with torch.inference_mode():
+            return dict(
+                enumerate(home.model(torch.tensor([ids])).logits[0, -1].log_softmax(-1).tolist())
+            )
+
+    def second(ids, model):
+        told = likely(ids)
+        return sorted(told, key=told.get)[-2]
+
+    prompts = prompts_of(tokenizer)[:2]
+    params = SamplingParams(max_new_tokens=6, logprobs=True, top_logprobs=1)
+    with fake_tool(second, likely=likely) as tool:
+        (first, _) = engine_at(tool).generate(prompts, params, batch_size=2)
+        assert (tool.asked[0]["logprobs"], tool.asked[0]["return_tokens_as_token_ids"]) == (1, True)
+        alone = replace(params, top_logprobs=0)
+        (same, _) = engine_at(tool, "sglang").generate(prompts, alone, batch_size=2)
+    ids = list(prompts[0])
+    for told in first.logprobs:
+        best, chosen = sorted(likely(ids).items(), key=lambda each: -each[1])[:2]
+        assert (told.token, told.logprob) == pytest.approx(chosen)
+        assert told.top == (pytest.approx(best),)
+        ids.append(told.token)
+    assert same.logprobs == [replace(told, top=()) for told in first.logprobs]
+    (expected,) = home.log_likelihoods([(prompts[0], first.token_ids)], batch_size=1)
+    assert sum(told.logprob for told in first.logprobs) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("likely", "word"),
+    [(None, "tokens without"), (lambda ids: dict.fromkeys(range(400), "x"), "that are none")],
+)
+def test_tokens_without_the_log_probabilities_asked_for_are_no_answer(engine_at, likely, word):
+    params = SamplingParams(max_new_tokens=3, logprobs=True)
+    with fake_tool(counting, likely=likely) as tool:
+        (outcome,) = engine_at(tool).answer_each([[300]], params, batch_size=1)
+    assert isinstance(outcome, AnswerFailed)
+    assert word in outcome.found
+
+
+def test_the_load_is_that_of_the_tool_s_answers(engine_at):
+    with fake_tool(counting) as tool:
+        engine = engine_at(tool)
+        engine.generate([[300, 301], [302]], SamplingParams(max_new_tokens=4), batch_size=2)
+        assert engine.load == Load(num_prompt_tokens=3, num_answer_tokens=8)
+        tool.pause = 0.05
+        engine.submit([300], SamplingParams(max_new_tokens=90), lambda item: None)
+        until(lambda: engine.load.num_running == 1)
+        assert engine.load.num_waiting == 0
 
 
 def until(condition):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -107,6 +108,38 @@ def test_its_greedy_tokens_are_those_of_our_own_engine(server: ToolServer, folde
     theirs = [greedy_ids(server, "tiny", prompt) for prompt in prompts()]
     assert theirs == our_ids(folder)
     assert len({tuple(ids) for ids in theirs}) == len(theirs)
+
+
+def test_its_log_probabilities_are_those_of_our_own_engine(server: ToolServer, folder: Path):
+    from swiftcore.generation import SamplingParams, ToolEngine, ToolPlace, TransformersEngine
+    from swiftcore.generation.dialects import dialect_of
+    from swiftcore.generation.limits import folder_limits
+
+    tokenizer = build_tokenizer()
+    place = ToolPlace(server.url, "tiny", server.key)
+    theirs = ToolEngine(
+        place, dialect_of("vllm"), tokenizer, *folder_limits(folder / "model", tokenizer, (), 128)
+    )
+    ours = TransformersEngine.load(folder / "model", num_threads=1)
+    asked = SamplingParams(max_new_tokens=NUM_TOKENS, logprobs=True, top_logprobs=3)
+    sampled = replace(asked, temperature=1.5, top_p=0.8, seed=3)
+    answers = {
+        params: theirs.generate(prompts(), params, batch_size=4) for params in (asked, sampled)
+    }
+    theirs.close()
+    for completions in answers.values():
+        told = [sum(each.logprob for each in done.logprobs) for done in completions]
+        pairs = [
+            (prompt, done.token_ids) for prompt, done in zip(prompts(), completions, strict=True)
+        ]
+        assert told == pytest.approx(ours.log_likelihoods(pairs, batch_size=4), abs=1e-3)
+    greedy = ours.generate(prompts(), asked, batch_size=4)
+    for mine, its in zip(greedy, answers[asked], strict=True):
+        for here, there in zip(mine.logprobs, its.logprobs, strict=True):
+            assert [token for token, _ in there.top] == [token for token, _ in here.top]
+            assert [value for _, value in there.top] == pytest.approx(
+                [value for _, value in here.top], abs=1e-3
+            )
 
 
 def test_it_chats_streams_and_wants_its_key(server: ToolServer):

@@ -31,6 +31,7 @@ class ServeOrder:
         dtype: type of the weights in memory; None: the model's own.
         device: cpu, cuda, or auto for a GPU where there is one.
         name: the model's name in requests.
+        max_logprobs: most likeliest tokens of one place that a request may ask vLLM for; None: 20.
     """
 
     backend: ServeBackend
@@ -41,6 +42,7 @@ class ServeOrder:
     dtype: Dtype | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     name: str = "model"
+    max_logprobs: int | None = None
 
 
 @dataclass(frozen=True)

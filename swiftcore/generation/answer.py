@@ -6,6 +6,7 @@ answer ends, which text it is and how many tokens it has.
 
 from dataclasses import dataclass, field
 
+from swiftcore.generation.logprobs import AnswerLogprobs, TokenLogprob
 from swiftcore.generation.params import Completion, Decode, Delta, FinishReason, SamplingParams
 from swiftcore.generation.text import IncrementalText
 
@@ -48,17 +49,25 @@ class GrowingAnswer:
         self._decode = decode
         self._shown = ""
         self._text = None
-        if request.streamed or params.stop or params.kept_stop:
+        self._logprobs = AnswerLogprobs()
+        if request.streamed or params.stop or params.kept_stop or params.logprobs:
             self._text = IncrementalText(
                 lambda ids: decode(ids, params.skip_special_tokens), params.stop, params.kept_stop
             )
 
-    def take(self, token: int) -> Delta:
-        """Append a token; the piece of the last one carries the completion."""
+    def take(self, token: int, logprob: TokenLogprob | None = None) -> Delta:
+        """Append a token; the piece of the last one carries the completion.
+
+        Args:
+            token: its id.
+            logprob: how likely it was, where the request asks for that.
+        """
         request, text = self.request, self._text
         request.tokens.append(token)
         ended = token in self._stop_tokens and not request.params.ignore_eos
         piece = text.push(token) if text and not ended else ""
+        if logprob and text:
+            self._logprobs.append(logprob, None if ended else text.start)
         reason: FinishReason | None = None
         if ended or (text and text.stopped):
             reason = "stop"
@@ -66,7 +75,7 @@ class GrowingAnswer:
             reason = "length"
         if reason is None:
             self._shown += piece
-            return Delta(piece)
+            return Delta(piece, logprobs=self._newly_shown(len(self._shown)))
         return self._finish(piece, reason, ended)
 
     def end(self, reason: FinishReason) -> Delta:
@@ -83,7 +92,19 @@ class GrowingAnswer:
         else:
             visible = request.tokens[:-1] if ended else request.tokens
             whole = piece = self._decode(visible, request.params.skip_special_tokens)
+        if text and text.stopped:
+            shown = self._newly_shown(len(whole))
+        else:
+            shown = self._logprobs.show(len(request.tokens) - ended)
         completion = Completion(
-            request.tokens, whole, reason, len(request.prompt), len(request.tokens)
+            request.tokens,
+            whole,
+            reason,
+            len(request.prompt),
+            len(request.tokens),
+            self._logprobs.whole() if request.params.logprobs else None,
         )
-        return Delta(piece if request.streamed else "", completion)
+        return Delta(piece if request.streamed else "", completion, shown)
+
+    def _newly_shown(self, num_characters: int) -> tuple[TokenLogprob, ...]:
+        return self._logprobs.show(self._logprobs.num_before(num_characters))

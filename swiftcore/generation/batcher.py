@@ -19,7 +19,7 @@ from swiftcore.generation.answer import Request
 from swiftcore.generation.decoding import Decoder
 from swiftcore.generation.engine import TransformersEngine
 from swiftcore.generation.params import Delta, SamplingParams
-from swiftcore.generation.protocol import Listener
+from swiftcore.generation.protocol import Listener, Load
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class Batcher:
         self._waiting: list[Ticket] = []
         self._running: dict[int, Ticket] = {}
         self._closed = False
+        self._num_prompt_tokens = self._num_answer_tokens = 0
         self.largest_batch = 0
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
         self._thread.start()
@@ -85,7 +86,21 @@ class Batcher:
     @property
     def num_requests(self) -> int:
         """Requests that are being answered or wait for a place."""
-        return len(self._running) + len(self._waiting) + self._arrivals.qsize()
+        return len(self._running) + self._num_waiting
+
+    @property
+    def load(self) -> Load:
+        """What was done since the start, and what is to be done."""
+        return Load(
+            self._num_prompt_tokens,
+            self._num_answer_tokens,
+            len(self._running),
+            self._num_waiting,
+        )
+
+    @property
+    def _num_waiting(self) -> int:
+        return len(self._waiting) + self._arrivals.qsize()
 
     def why_not(self, params: SamplingParams) -> str | None:
         """Return None: every setting is of this engine."""
@@ -136,9 +151,12 @@ class Batcher:
             group, self._waiting = self._waiting[:free], self._waiting[free:]
             group.sort(key=lambda ticket: len(ticket.request.prompt))  # less padding
             self._running.update({id(ticket.request): ticket for ticket in group})
+            self._num_prompt_tokens += sum(len(ticket.request.prompt) for ticket in group)
+            self._num_answer_tokens += len(group)
             self._deliver(decoder.admit([ticket.request for ticket in group]))
             self.largest_batch = max(self.largest_batch, len(self._running))
         elif len(decoder):
+            self._num_answer_tokens += len(self._running)
             self._deliver(decoder.step())
 
     def _collect(self, *, idle: bool) -> None:

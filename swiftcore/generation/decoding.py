@@ -3,10 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from swiftcore.generation.answer import GrowingAnswer, Request
 from swiftcore.generation.params import Decode, Delta
 from swiftcore.generation.rows import RowBatch
-from swiftcore.generation.sampling import Choice, choose
+from swiftcore.generation.sampling import Choice, choose, logprobs_of
 
 
 @dataclass
@@ -51,15 +53,13 @@ class Decoder:
         """Start requests together and return their first pieces."""
         logits = self._batch.admit([request.prompt for request in requests])
         new = [self._open(request) for request in requests]
-        tokens = choose(logits, [row.choice for row in new])
         self._rows.extend(new)
-        return self._take(new, tokens)
+        return self._take(new, logits)
 
     def step(self) -> list[tuple[Request, Delta]]:
         """Generate one more token for every request and return what became certain."""
         logits = self._batch.step([row.request.tokens[-1] for row in self._rows])
-        tokens = choose(logits, [row.choice for row in self._rows])
-        return self._take(self._rows, tokens)
+        return self._take(self._rows, logits)
 
     def drop(self, unwanted: Callable[[Request], bool]) -> None:
         """Stop generating for requests nobody waits for."""
@@ -71,14 +71,17 @@ class Decoder:
         answer = GrowingAnswer(request, self._stop_tokens, self._decode, self._max_model_len)
         return _Row(answer, Choice(params, seen, request.index))
 
-    def _take(self, rows: list[_Row], tokens: list[int]) -> list[tuple[Request, Delta]]:
+    def _take(self, rows: list[_Row], logits_BV: torch.Tensor) -> list[tuple[Request, Delta]]:
+        choices = [row.choice for row in rows]
+        tokens = choose(logits_BV, choices)
+        logprobs = logprobs_of(logits_BV, tokens, choices)
         deltas, finished = [], []
-        for row, token in zip(rows, tokens, strict=True):
+        for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
             if row.ended:
                 continue
             if row.choice.params.repetition_penalty != 1:
                 row.choice.seen.append(token)
-            delta = row.answer.take(token)
+            delta = row.answer.take(token, logprob)
             if delta.completion:
                 finished.append(row)
             if delta.completion or delta.text:

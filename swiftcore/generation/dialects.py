@@ -10,13 +10,16 @@ srt/sampling/penaltylib; lmdeploy 0.18 serve/openai/endpoints/generate.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from swiftcore.generation.answer import Request
+from swiftcore.generation.logprobs import TokenLogprob
 from swiftcore.generation.params import FinishReason, SamplingParams
 
 ToolName = Literal["vllm", "sglang", "lmdeploy"]
+# What vLLM writes before a token's id.
+_TOKEN_ID = "token_id:"
 
 
 class NotAnAnswer(Exception):
@@ -25,10 +28,14 @@ class NotAnAnswer(Exception):
 
 @dataclass(frozen=True)
 class Piece:
-    """Some tokens of an answer; `finish_reason` comes with the last ones."""
+    """Some tokens of an answer; `finish_reason` comes with the last ones.
+
+    `logprobs` has an entry for each of them where the tool sent any.
+    """
 
     tokens: list[int]
     finish_reason: FinishReason | None
+    logprobs: list[TokenLogprob] | None = None
 
 
 class Dialect(Protocol):
@@ -88,7 +95,14 @@ class VllmDialect:
             "seed": _seed(request),
             "min_p": 0.0,
             **_shared(request.params),
+            **self._logprobs_asked(request.params),
         }
+
+    def _logprobs_asked(self, params: SamplingParams) -> dict[str, Any]:
+        if not params.logprobs:
+            return {}
+        # As text, two tokens may look the same.
+        return {"logprobs": params.top_logprobs, "return_tokens_as_token_ids": True}
 
     def piece(self, event: Mapping[str, Any]) -> Piece | None:
         """Read an event of a streamed completion."""
@@ -99,7 +113,9 @@ class VllmDialect:
         choice = choices[0] if isinstance(choices, list) else None
         if not isinstance(choice, Mapping):
             raise NotAnAnswer(f"an event without choices: {str(event)[:200]}")
-        return _piece(choice.get("token_ids"), choice.get("finish_reason"), event)
+        piece = _piece(choice.get("token_ids"), choice.get("finish_reason"), event)
+        told = choice.get("logprobs")
+        return piece if told is None else replace(piece, logprobs=_logprobs(piece.tokens, told))
 
 
 class SglangDialect(VllmDialect):
@@ -114,7 +130,15 @@ class SglangDialect(VllmDialect):
                 "repetition_penalty: SGLang looks at the answer alone, and everywhere else here "
                 "the prompt counts as well; leave it at 1"
             )
+        if params.top_logprobs:
+            return (
+                "top_logprobs: SGLang names the likeliest tokens by texts, which several tokens "
+                "may share; logprobs alone works"
+            )
         return None
+
+    def _logprobs_asked(self, params: SamplingParams) -> dict[str, Any]:
+        return {"logprobs": 0} if params.logprobs else {}
 
 
 class LmdeployDialect:
@@ -128,6 +152,11 @@ class LmdeployDialect:
         if params.seed is not None and not params.greedy:
             return (
                 "seed: LMDeploy's route for token ids has none; leave it out, or use temperature 0"
+            )
+        if params.logprobs:
+            return (
+                "logprobs: LMDeploy tells them of what top_k and top_p leave over, not of the "
+                "model's own probabilities; use infer_backend pt or vllm"
             )
         return None
 
@@ -190,3 +219,20 @@ def _piece(tokens: Any, reason: Any, event: Mapping[str, Any]) -> Piece:
     if reason not in (None, "stop", "length"):
         raise NotAnAnswer(f"the answer ended with {reason!r}")
     return Piece(ids, reason)
+
+
+def _logprobs(tokens: list[int], told: Any) -> list[TokenLogprob]:
+    """Read OpenAI's log-probabilities of tokens, whose likeliest tokens are named by their ids."""
+    try:
+        tops = told.get("top_logprobs") or [None] * len(tokens)
+        return [
+            TokenLogprob(token, float(logprob), _likeliest(top or {}))
+            for token, logprob, top in zip(tokens, told["token_logprobs"], tops, strict=True)
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise NotAnAnswer(f"log-probabilities that are none: {str(told)[:200]}") from error
+
+
+def _likeliest(top: Mapping[str, float]) -> tuple[tuple[int, float], ...]:
+    named = [(int(name.removeprefix(_TOKEN_ID)), float(value)) for name, value in top.items()]
+    return tuple(sorted(named, key=lambda each: -each[1]))

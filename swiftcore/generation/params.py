@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from swiftcore.errors import UsageError
+from swiftcore.generation.logprobs import TokenLogprob
 from swiftcore.progress import Progress
 
 FinishReason = Literal["stop", "length"]
@@ -26,6 +27,8 @@ class SamplingParams:
         num_return: answers for each prompt.
         ignore_eos: go on past the model's own stop tokens (benchmarks need a fixed length).
         skip_special_tokens: leave special tokens out of the text.
+        logprobs: tell how likely each token was, by the model's own logits at temperature 1.
+        top_logprobs: tell it of so many likeliest tokens in each place as well.
 
     Raises:
         UsageError: a value has no meaning; all problems are listed.
@@ -42,6 +45,8 @@ class SamplingParams:
     num_return: int = 1
     ignore_eos: bool = False
     skip_special_tokens: bool = True
+    logprobs: bool = False
+    top_logprobs: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", tuple(self.stop))
@@ -54,6 +59,8 @@ class SamplingParams:
             "repetition_penalty must be above 0": self.repetition_penalty > 0,
             "stop must not hold an empty string": all((*self.stop, *self.kept_stop)),
             "num_return must be at least 1": self.num_return >= 1,
+            "top_logprobs must be 0 or more": self.top_logprobs >= 0,
+            "top_logprobs needs logprobs": self.logprobs or not self.top_logprobs,
         }
         broken = [rule for rule, holds in rules.items() if not holds]
         if broken:
@@ -70,7 +77,8 @@ class Completion:
     """One finished answer.
 
     `token_ids` holds every generated token, the stop token included; `text` is what a reader sees:
-    without the stop token, and cut before a stop string.
+    without the stop token, and cut before a stop string. `logprobs` holds one entry for each of the
+    tokens, where they were asked for.
     """
 
     token_ids: list[int]
@@ -78,14 +86,24 @@ class Completion:
     finish_reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
+    logprobs: list[TokenLogprob] | None = None
+
+    @property
+    def shown_logprobs(self) -> tuple[TokenLogprob, ...]:
+        """The log-probabilities of the tokens that make the text."""
+        return tuple(each for each in self.logprobs or () if each.offset is not None)
 
 
 @dataclass(frozen=True)
 class Delta:
-    """The next piece of a streamed answer; `completion` comes with the last piece."""
+    """The next piece of a streamed answer; `completion` comes with the last piece.
+
+    `logprobs` are those of the tokens whose text the piece begins or holds.
+    """
 
     text: str
     completion: Completion | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Engine(Protocol):

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from swiftcore.generation.params import Delta, SamplingParams
@@ -22,6 +23,32 @@ class Ticket(Protocol):
     def cancel(self) -> None:
         """Stop generating soon; the listener hears nothing more."""
         ...
+
+
+@dataclass(frozen=True)
+class Load:
+    """What an engine has done since it started, and what it has to do.
+
+    Args:
+        num_prompt_tokens: of prompts whose answers have begun.
+        num_answer_tokens: generated, stop tokens included.
+        num_running: requests whose answers have begun.
+        num_waiting: those whose have not.
+    """
+
+    num_prompt_tokens: int = 0
+    num_answer_tokens: int = 0
+    num_running: int = 0
+    num_waiting: int = 0
+
+    def __add__(self, other: "Load") -> "Load":
+        """Return what two engines do together."""
+        return Load(
+            self.num_prompt_tokens + other.num_prompt_tokens,
+            self.num_answer_tokens + other.num_answer_tokens,
+            self.num_running + other.num_running,
+            self.num_waiting + other.num_waiting,
+        )
 
 
 class ServingEngine(Protocol):
@@ -50,6 +77,11 @@ class ServingEngine(Protocol):
     @property
     def num_requests(self) -> int:
         """Requests that are being answered or wait."""
+        ...
+
+    @property
+    def load(self) -> Load:
+        """What was done since the start, and what is to be done."""
         ...
 
     def why_not(self, params: SamplingParams) -> str | None:

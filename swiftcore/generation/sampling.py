@@ -1,4 +1,4 @@
-"""Choosing the next token of every row of a batch.
+"""Choosing the next token of every row of a batch, and telling how likely it was.
 
 Each row draws from its own seeded stream, one number a step, and the token is found by inverting
 the cumulative distribution. So an answer does not depend on which other rows share its batch.
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from swiftcore.generation.logprobs import TokenLogprob
 from swiftcore.generation.params import SamplingParams
 
 
@@ -45,6 +46,34 @@ def choose(logits_BV: torch.Tensor, choices: Sequence[Choice]) -> list[int]:
         for row, token in zip(sampled, drawn, strict=True):
             tokens[row] = token
     return tokens
+
+
+def logprobs_of(
+    logits_BV: torch.Tensor, tokens: Sequence[int], choices: Sequence[Choice]
+) -> list[TokenLogprob | None]:
+    """Return how likely each row's token was, None for rows that don't ask.
+
+    Args:
+        logits_BV: as the model gave them; what the rows' settings make of them is not told.
+        tokens: the token that each row has chosen.
+        choices: whether and how much each row asks.
+    """
+    told: list[TokenLogprob | None] = [None] * len(choices)
+    asking = [i for i, choice in enumerate(choices) if choice.params.logprobs]
+    if not asking:
+        return told
+    log_probs_BV = logits_BV[asking].float().log_softmax(-1)
+    chosen_B1 = torch.tensor([tokens[i] for i in asking], device=logits_BV.device)[:, None]
+    chosen = log_probs_BV.gather(-1, chosen_B1)[:, 0].tolist()
+    most = max(choices[i].params.top_logprobs for i in asking)
+    top = log_probs_BV.topk(min(most, log_probs_BV.shape[-1]), dim=-1)
+    for i, logprob, ids, values in zip(
+        asking, chosen, top.indices.tolist(), top.values.tolist(), strict=True
+    ):
+        count = choices[i].params.top_logprobs
+        likeliest = tuple(zip(ids[:count], values[:count], strict=True))
+        told[i] = TokenLogprob(tokens[i], logprob, likeliest)
+    return told
 
 
 def _penalize(logits_V: torch.Tensor, choice: Choice) -> None:

@@ -40,16 +40,23 @@ class IncrementalText:
         self._context_text = ""
         self._held = ""
         self.stopped = False
+        self._position = 0
+        self._last_text = ""
+        self.start = 0
+        """Character of the decoded sequence at which the text of the newest token begins."""
 
     def push(self, token: int) -> str:
         """Take the next token and return the text that is certain now (often empty)."""
         self._tokens.append(token)
         text = self._decode(self._tokens[self._context :])
+        self.start = self._position + self._begin_of_newest(text) - len(self._context_text)
+        self._last_text = text
         if len(text) <= len(self._context_text) or text.endswith(_INCOMPLETE):
             return ""
         piece = text[len(self._context_text) :]
+        self._position += len(piece)
         self._context, self._decoded = self._decoded, len(self._tokens)
-        self._context_text = self._decode(self._tokens[self._context :])
+        self._context_text = self._last_text = self._decode(self._tokens[self._context :])
         return self._release(piece)
 
     def finish(self) -> str:
@@ -60,6 +67,13 @@ class IncrementalText:
         piece = self._release(text[len(self._context_text) :])
         rest, self._held = self._held, ""
         return piece + rest
+
+    def _begin_of_newest(self, text: str) -> int:
+        """Return where the newest token begins: in a character that is not whole, if it goes on."""
+        before = self._last_text
+        if text.startswith(before) and len(text) > len(before):
+            return len(before)
+        return len(before.rstrip(_INCOMPLETE))
 
     def _release(self, piece: str) -> str:
         text = self._held + piece

@@ -19,7 +19,7 @@ from swiftcore.generation.answer import GrowingAnswer, Request
 from swiftcore.generation.dialects import Dialect, NotAnAnswer, Piece
 from swiftcore.generation.limits import PromptLimits, Stops
 from swiftcore.generation.params import Completion, Delta, SamplingParams
-from swiftcore.generation.protocol import Listener
+from swiftcore.generation.protocol import Listener, Load
 from swiftcore.generation.scored_text import text_ids, text_windows
 from swiftcore.generation.scores import TokenScore, read_scores, scores_body
 from swiftcore.generation.text import decode_tokens
@@ -66,6 +66,7 @@ class ToolEngine:
         self.tokenizer = tokenizer
         self.max_model_len, self.vocab_size = limits.max_model_len, limits.vocab_size
         self.num_requests = 0
+        self._begun = Load()
         self._place, self._dialect, self._limits, self._stops = place, dialect, limits, stops
         self._healthy, self._closing = True, False
         self._loop = asyncio.new_event_loop()
@@ -78,6 +79,11 @@ class ToolEngine:
     def alive(self) -> bool:
         """Tell whether the tool's process runs and answered its last health check."""
         return self._thread.is_alive() and self._healthy and self._place.is_running()
+
+    @property
+    def load(self) -> Load:
+        """What was done since the start, and what is to be done; a tool's own queue is waiting."""
+        return replace(self._begun, num_waiting=self.num_requests - self._begun.num_running)
 
     def why_not(self, params: SamplingParams) -> str | None:
         """Return why the tool can't answer as `params` asks; None when it can."""
@@ -245,11 +251,26 @@ class ToolEngine:
         answer = GrowingAnswer(request, stop_tokens, self._decode, self.max_model_len)
         body = self._dialect.body(self._place.model, request, answer.limit, sorted(stop_tokens))
         finished = False
-        async with aclosing(self._client.pieces(body)) as pieces:
-            async for piece in pieces:
-                finished = finished or _taken(answer, piece, listener)
-                if finished and not piece.finish_reason:
-                    return  # A stop string, which the tool is not told of.
+        try:
+            async with aclosing(self._client.pieces(body)) as pieces:
+                async for piece in pieces:
+                    self._check_told(piece, request)
+                    self._count(piece, request)
+                    finished = finished or _taken(answer, piece, listener)
+                    if finished and not piece.finish_reason:
+                        return  # A stop string, which the tool is not told of.
+        finally:
+            self._begun += Load(num_running=-bool(request.tokens))
+
+    def _count(self, piece: Piece, request: Request) -> None:
+        first = bool(piece.tokens) and not request.tokens
+        num_prompt_tokens = len(request.prompt) if first else 0
+        self._begun += Load(num_prompt_tokens, len(piece.tokens), int(first))
+
+    def _check_told(self, piece: Piece, request: Request) -> None:
+        """Refuse tokens that come without the log-probabilities which were asked for."""
+        if request.params.logprobs and piece.tokens and piece.logprobs is None:
+            raise self._client.failure(NotAnAnswer("tokens without log-probabilities"))
 
     async def _answer_all(
         self,
@@ -340,8 +361,12 @@ class ToolEngine:
 
 def _taken(answer: GrowingAnswer, piece: Piece, listener: Listener) -> bool:
     """Pass on what a piece makes certain; tell whether the answer is complete."""
-    for token in piece.tokens:
-        delta = answer.take(token)
+    most = answer.request.params.top_logprobs
+    for place, token in enumerate(piece.tokens):
+        logprob = piece.logprobs[place] if piece.logprobs else None
+        # vLLM adds the token itself to the likeliest ones.
+        told = logprob and replace(logprob, top=logprob.top[:most])
+        delta = answer.take(token, told)
         if delta.text or delta.completion:
             listener(delta)
         if delta.completion:

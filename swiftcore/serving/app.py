@@ -2,18 +2,21 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
+from swiftcore.generation.logprobs import TokenLogprob
 from swiftcore.generation.params import Delta
 from swiftcore.serving.api_errors import ApiError
 from swiftcore.serving.chat import read_answer
 from swiftcore.serving.guard import Guard, read_body
+from swiftcore.serving.logprobs import chat_logprobs, text_logprobs
 from swiftcore.serving.protocol import (
     ChatRequest,
     CompletionRequest,
@@ -23,6 +26,7 @@ from swiftcore.serving.protocol import (
     TokenizeRequest,
     parse,
 )
+from swiftcore.serving.release import OWNER
 from swiftcore.serving.replies import (
     DONE,
     Reply,
@@ -33,31 +37,48 @@ from swiftcore.serving.replies import (
     usage,
 )
 from swiftcore.serving.service import ModelService, Prompt
+from swiftcore.serving.traffic import RequestLog, load_logged, note_usage
 
 logger = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
 Choices = Callable[[int, Delta], list[dict[str, Any]]]
+Tell = Callable[[Sequence[TokenLogprob]], dict[str, Any] | None]
+"""Writes log-probabilities into a body; None where the request asks for none."""
 
 
-def create_app(service: ModelService, *, api_key: str | None = None) -> FastAPI:
+def create_app(
+    service: ModelService,
+    *,
+    api_key: str | None = None,
+    owned_by: str = OWNER,
+    verbose: bool = False,
+    log_interval_seconds: float = -1,
+) -> FastAPI:
     """Return the application that serves one model.
 
     Args:
         service: the model.
         api_key: what clients must send as bearer token on /v1 routes; None lets everyone in.
+        owned_by: whose the models are, in their list.
+        verbose: log every request.
+        log_interval_seconds: how often to log what is going on; -1 is never.
     """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with load_logged(lambda: service.load, log_interval_seconds):
+            yield
         await asyncio.to_thread(service.close)
 
     app = FastAPI(
         title="swiftcore", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
     )
     app.add_middleware(Guard, limits=service.limits, api_key=api_key)
+    if verbose:
+        app.add_middleware(RequestLog)
     _handle_errors(app)
     _add_health(app, service)
+    _add_models(app, service, owned_by)
     _add_routes(app, service)
     return app
 
@@ -88,17 +109,24 @@ def _add_health(app: FastAPI, service: ModelService) -> None:
         return JSONResponse({**body, "fingerprint": service.fingerprint}, 200 if alive else 503)
 
 
-def _add_routes(app: FastAPI, service: ModelService) -> None:
-    reply_to = _Answering(service)
+def _add_models(app: FastAPI, service: ModelService, owned_by: str) -> None:
+    def about(name: str) -> dict[str, Any]:
+        length = service.max_model_len
+        fields = {"id": name, "object": "model", "created": 0, "owned_by": owned_by}
+        return {**fields, "max_model_len": length}
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [_model(service, name) for name in service.names]}
+        return {"object": "list", "data": [about(name) for name in service.names]}
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> dict[str, Any]:
         service.served(name)
-        return _model(service, name)
+        return about(name)
+
+
+def _add_routes(app: FastAPI, service: ModelService) -> None:
+    reply_to = _Answering(service)
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
@@ -132,16 +160,6 @@ def _add_routes(app: FastAPI, service: ModelService) -> None:
         return {"prompt": await asyncio.to_thread(service.text, asked)}
 
 
-def _model(service: ModelService, name: str) -> dict[str, Any]:
-    return {
-        "id": name,
-        "object": "model",
-        "created": 0,
-        "owned_by": "swiftcore",
-        "max_model_len": service.max_model_len,
-    }
-
-
 class _Answering:
     """Turns prompts into responses, streamed or not."""
 
@@ -152,27 +170,46 @@ class _Answering:
         reply = Reply(asked.model, chat=True, fingerprint=self._service.fingerprint)
         tools = asked.callable_tools
         template = prompt.served.template
+        tell = self._teller(asked)
         if asked.stream:
-            writer = _ChatWriter(template, tools)
-            return self._stream(asked, reply, [prompt], writer.opening, writer.choices)
+            writer = _ChatWriter(template, tools, tell)
+            return self._stream(request, asked, reply, [prompt], writer.opening, writer.choices)
         completions = await self._complete(request, [prompt])
         choices = [
-            chat_choice(i, read_answer(template, done.text, tools), done.finish_reason)
+            chat_choice(
+                i,
+                read_answer(template, done.text, tools),
+                done.finish_reason,
+                tell(done.shown_logprobs),
+            )
             for i, done in enumerate(completions)
         ]
         counts = usage(len(prompt.tokens), completions)
+        note_usage(request, asked.model, counts)
         return JSONResponse(reply.whole(choices, counts))
 
     async def plain(
         self, request: Request, asked: CompletionRequest, prompts: list[Prompt]
     ) -> Response:
         reply = Reply(asked.model, chat=False, fingerprint=self._service.fingerprint)
+        tell = self._teller(asked)
         if asked.stream:
-            return self._stream(asked, reply, prompts, lambda _: [], _text_choices)
+            choices_of = partial(_text_choices, tell)
+            return self._stream(request, asked, reply, prompts, lambda _: [], choices_of)
         completions = await self._complete(request, prompts)
-        choices = [text_choice(i, c.text, c.finish_reason) for i, c in enumerate(completions)]
+        choices = [
+            text_choice(i, done.text, done.finish_reason, tell(done.shown_logprobs))
+            for i, done in enumerate(completions)
+        ]
         counts = usage(sum(len(prompt.tokens) for prompt in prompts), completions)
+        note_usage(request, asked.model, counts)
         return JSONResponse(reply.whole(choices, counts))
+
+    def _teller(self, asked: GenerationRequest) -> Tell:
+        if asked.num_logprobs is None:
+            return lambda _: None
+        write = chat_logprobs if isinstance(asked, ChatRequest) else text_logprobs
+        return partial(write, self._service.token_texts)
 
     async def _complete(self, request: Request, prompts: list[Prompt]) -> list[Any]:
         limit = self._service.limits.request_timeout_seconds
@@ -180,13 +217,14 @@ class _Answering:
 
     def _stream(
         self,
+        request: Request,
         asked: GenerationRequest,
         reply: Reply,
         prompts: list[Prompt],
         opening: Callable[[int], list[dict[str, Any]]],
         choices: Choices,
     ) -> Response:
-        body = self._events(asked, reply, prompts, opening, choices)
+        body = self._events(request, asked, reply, prompts, opening, choices)
         return StreamingResponse(
             body,
             media_type="text/event-stream",
@@ -195,6 +233,7 @@ class _Answering:
 
     async def _events(
         self,
+        request: Request,
         asked: GenerationRequest,
         reply: Reply,
         prompts: list[Prompt],
@@ -219,8 +258,9 @@ class _Answering:
             logger.error("a stream ended early: %s", error.__cause__ or error)
             yield event(error.body())
             return
+        counts = usage(sum(len(prompt.tokens) for prompt in prompts), completions)
+        note_usage(request, asked.model, counts)
         if asked.include_usage:
-            counts = usage(sum(len(prompt.tokens) for prompt in prompts), completions)
             yield event(reply.chunk([], counts))
         yield DONE
 
@@ -232,9 +272,10 @@ class _ChatWriter:
     part of it is text and which part a call.
     """
 
-    def __init__(self, template: Any, tools: list[Any]) -> None:
+    def __init__(self, template: Any, tools: list[Any], tell: Tell) -> None:
         self._template = template
         self._tools = tools
+        self._tell = tell
 
     def opening(self, index: int) -> list[dict[str, Any]]:
         return [chat_delta(index, {"role": "assistant", "content": ""})]
@@ -243,7 +284,8 @@ class _ChatWriter:
         done = delta.completion
         if not self._tools:
             pieces = [chat_delta(index, {"content": delta.text})] if delta.text else []
-            return pieces + ([chat_delta(index, {}, done.finish_reason)] if done else [])
+            pieces += [chat_delta(index, {}, done.finish_reason)] if done else []
+            return self._told(pieces, delta.logprobs)
         if done is None:
             return []
         answer = read_answer(self._template, done.text, self._tools)
@@ -251,14 +293,23 @@ class _ChatWriter:
         for position, call in enumerate(answer.tool_calls):
             pieces.append(chat_delta(index, {"tool_calls": [{"index": position, **call}]}))
         reason = "tool_calls" if answer.tool_calls else done.finish_reason
-        return [*pieces, chat_delta(index, {}, reason)]
+        return self._told([*pieces, chat_delta(index, {}, reason)], done.shown_logprobs)
+
+    def _told(
+        self, pieces: list[dict[str, Any]], logprobs: Sequence[TokenLogprob]
+    ) -> list[dict[str, Any]]:
+        """Put the log-probabilities of some pieces into the first of them."""
+        if pieces and logprobs:
+            pieces[0]["logprobs"] = self._tell(logprobs)
+        return pieces
 
 
-def _text_choices(index: int, delta: Delta) -> list[dict[str, Any]]:
+def _text_choices(tell: Tell, index: int, delta: Delta) -> list[dict[str, Any]]:
     done = delta.completion
     if not delta.text and not done:
         return []
-    return [text_choice(index, delta.text, done.finish_reason if done else None)]
+    reason = done.finish_reason if done else None
+    return [text_choice(index, delta.text, reason, tell(delta.logprobs))]
 
 
 async def _while_connected(

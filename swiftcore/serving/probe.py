@@ -11,6 +11,8 @@ from swiftcore.serving.release import Golden, Release
 
 _SHOWN_CHARACTERS = 600
 _SHOWN_TOKENS = 16
+# Written out: a server may have other settings for requests without them.
+_GREEDY = {"temperature": 0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
 # Least and most likely token of an exact tie, each wrong by half of bfloat16's step at logits of 16
 # to 32 (0.125), twice: once in the tool, once where the answer was made.
 ROUNDING_NATS = 0.25
@@ -45,7 +47,7 @@ def probe(
     with httpx.Client(
         base_url=base_url, headers=headers, timeout=timeout_seconds, trust_env=False
     ) as client:
-        for model in (release.name, *release.adapters):
+        for model in (release.names[0], *release.adapters):
             _ask(client, release, _HELLO, (names or {}).get(model, model))
         for each in golden:
             if each.trained_ids is not None:
@@ -60,7 +62,7 @@ def probe(
 
 
 def _compare_tokens(client: Any, release: Release, golden: Golden) -> None:
-    body = {"model": release.name, "messages": golden.messages, "tools": _tools(golden)}
+    body = {"model": release.names[0], "messages": golden.messages, "tools": _tools(golden)}
     found = _post(client, release, "/v1/tokenize", body)["tokens"]
     expected = golden.trained_ids or []
     if found == expected:
@@ -81,7 +83,7 @@ def _compare_tokens(client: Any, release: Release, golden: Golden) -> None:
 
 
 def _shown(client: Any, release: Release, tokens: list[int], place: int) -> str:
-    body = {"model": release.name, "tokens": tokens[place : place + _SHOWN_TOKENS]}
+    body = {"model": release.names[0], "tokens": tokens[place : place + _SHOWN_TOKENS]}
     text = _post(client, release, "/v1/detokenize", body)["prompt"]
     return f"{tokens[place : place + _SHOWN_TOKENS]} {text!r}"
 
@@ -115,13 +117,13 @@ def _largest_gap(client: Any, release: Release, golden: Golden) -> float:
     It is led along the expected answer, token by token: where it would have said the same but for
     rounding, each of its tokens is nearly the likeliest one.
     """
-    body = {"model": release.name, "messages": golden.messages, "tools": _tools(golden)}
+    body = {"model": release.names[0], "messages": golden.messages, "tools": _tools(golden)}
     body["answer"] = golden.expected
     return max(_post(client, release, "/v1/likelihood", body)["gaps"])
 
 
 def _ask(client: Any, release: Release, golden: Golden, model: str | None = None) -> str:
-    body: dict[str, Any] = {"model": model or release.name, "temperature": 0}
+    body: dict[str, Any] = {"model": model or release.names[0], **_GREEDY}
     body["max_tokens"] = min(golden.max_tokens or release.max_new_tokens, release.max_new_tokens)
     if golden.messages is not None:
         body |= {"messages": golden.messages, "tools": _tools(golden), "raw": True}

@@ -9,8 +9,6 @@ from swiftcore.serving.api_errors import ApiError, bad_request
 
 # Fields of the OpenAI API that are accepted only with a value that asks for nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "logprobs": (None, False),
-    "top_logprobs": (None, 0),
     "logit_bias": (None, {}),
     "presence_penalty": (None, 0, 0.0),
     "frequency_penalty": (None, 0, 0.0),
@@ -58,7 +56,6 @@ class GenerationRequest(_Strict):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
 
-    logprobs: Any = None
     logit_bias: Any = None
     presence_penalty: Any = None
     frequency_penalty: Any = None
@@ -85,6 +82,11 @@ class GenerationRequest(_Strict):
     def requested_tokens(self) -> int | None:
         """The longest answer asked for, in tokens."""
         return self.max_tokens
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """How many likeliest tokens are to be told of each place; None: no log-probabilities."""
+        return None
 
     @property
     def include_usage(self) -> bool:
@@ -161,9 +163,21 @@ class ChatRequest(GenerationRequest):
     tool_choice: Any = None
     parallel_tool_calls: Any = None
     max_completion_tokens: int | None = Field(None, ge=1)
-    top_logprobs: Any = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0)
     response_format: Any = None
     modalities: Any = None
+
+    @model_validator(mode="after")
+    def _likeliest_tokens_stand_beside_their_own(self) -> "ChatRequest":
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs: only allowed together with logprobs=true")
+        return self
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """How many likeliest tokens are to be told of each place; None: no log-probabilities."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
     def requested_tokens(self) -> int | None:
@@ -194,9 +208,15 @@ class CompletionRequest(GenerationRequest):
     """Body of /v1/completions."""
 
     prompt: str | list[str] | list[int] | list[list[int]]
+    logprobs: int | None = Field(None, ge=0)
     echo: Any = None
     suffix: Any = None
     best_of: Any = None
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """How many likeliest tokens are to be told of each place; None: no log-probabilities."""
+        return self.logprobs
 
     @property
     def prompts(self) -> list[str] | list[list[int]]:

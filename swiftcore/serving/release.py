@@ -8,6 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+OWNER = "swiftcore"
+LOG_INTERVAL_SECONDS = 20
+MAX_LOGPROBS = 20
+
 
 @dataclass(frozen=True)
 class AdapterChange:
@@ -45,13 +49,17 @@ class Release:
     Args:
         fingerprint: identity; two releases with one fingerprint are the same.
         name: endpoint and model name.
+        served_model_name: the name that requests use instead of it.
         version: registered version, if any; clients may ask for `name@version`.
         model_dir: model folder.
         adapter_dir: adapter folder, if the model is served with one.
         digest: tree digest of the served files, for the record.
         aliases: further model names.
         device, num_threads, dtype, max_batch_size, max_model_len, max_new_tokens,
-        max_concurrent_requests: as the server's flags of these names.
+        max_concurrent_requests, max_logprobs, owned_by, verbose, log_interval: as the server's
+        flags of these names.
+        sampling_defaults: temperature, top_p, top_k and repetition_penalty of a request without
+            them, where they are not OpenAI's.
         infer_backend: engine; pt is transformers in the server's own process, the others are tools.
         backend_settings: the tool's settings that differ from their defaults.
         adapters: folders of adapters over the model, by the names that requests use.
@@ -77,6 +85,12 @@ class Release:
     backend_settings: Mapping[str, Any] = field(default_factory=dict)
     adapters: Mapping[str, Path] = field(default_factory=dict)
     backends_dir: Path | None = None
+    served_model_name: str | None = None
+    owned_by: str = OWNER
+    max_logprobs: int = MAX_LOGPROBS
+    sampling_defaults: Mapping[str, float] = field(default_factory=dict)
+    verbose: bool = False
+    log_interval: int = LOG_INTERVAL_SECONDS
     server: str = "swiftcore.serving.server"
 
     def __post_init__(self) -> None:
@@ -93,8 +107,9 @@ class Release:
     @property
     def names(self) -> tuple[str, ...]:
         """Every model name clients may use, the main one first."""
-        versioned = (f"{self.name}@{self.version}",) if self.version else ()
-        return tuple(dict.fromkeys((self.name, *versioned, *self.aliases)))
+        main = self.served_model_name or self.name
+        versioned = (f"{main}@{self.version}",) if self.version else ()
+        return tuple(dict.fromkeys((main, *versioned, *self.aliases)))
 
     @property
     def all_names(self) -> tuple[str, ...]:
@@ -159,6 +174,8 @@ class Release:
         if self.infer_backend != "pt":
             settings = json.dumps(dict(self.backend_settings), sort_keys=True)
             flags += ["--infer-backend", self.infer_backend, "--backend-settings", settings]
+        if self.sampling_defaults:
+            flags += ["--sampling-defaults", json.dumps(dict(self.sampling_defaults))]
         optional = {
             "--backends-dir": self.backends_dir,
             "--adapter": self.adapter_dir,
@@ -169,12 +186,15 @@ class Release:
             "--max-model-len": self.max_model_len,
             "--max-new-tokens": self.max_new_tokens,
             "--max-concurrent-requests": self.max_concurrent_requests,
+            "--max-logprobs": self.max_logprobs,
+            "--owned-by": self.owned_by,
+            "--log-interval": self.log_interval,
             "--fingerprint": self.fingerprint,
         }
         for flag, value in optional.items():
             if value is not None:
                 flags += [flag, str(value)]
-        return flags
+        return [*flags, "--verbose"] if self.verbose else flags
 
 
 def _adapters(names: Sequence[str]) -> str:
@@ -186,18 +206,24 @@ def release_fingerprint(
     infer_backend: str,
     settings: Mapping[str, Any],
     adapters: Mapping[str, str],
+    endpoint: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the identity of a release: that of its model alone where nothing else shapes it.
+
+    What is in it is what a running server can't change: another value needs another process.
 
     Args:
         model: fingerprint of the served model.
         infer_backend: who serves.
         settings: of the backend, those that differ from their defaults.
         adapters: digests of adapters by name.
+        endpoint: of the names, the limits and the log, those that differ from their defaults.
     """
-    if infer_backend == "pt" and not adapters:
+    if infer_backend == "pt" and not adapters and not endpoint:
         return model
     parts = [model, infer_backend, dict(settings), dict(adapters)]
+    if endpoint:
+        parts.append(dict(endpoint))
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

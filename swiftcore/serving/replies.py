@@ -66,19 +66,28 @@ class Reply:
         }
 
 
-def text_choice(index: int, text: str, finish_reason: str | None) -> dict[str, Any]:
+def text_choice(
+    index: int, text: str, finish_reason: str | None, logprobs: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Return a choice of a plain completion; whole and streamed look alike."""
-    return {"index": index, "text": text, "logprobs": None, "finish_reason": finish_reason}
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
-def chat_choice(index: int, answer: ChatAnswer, finish_reason: str) -> dict[str, Any]:
+def chat_choice(
+    index: int, answer: ChatAnswer, finish_reason: str, logprobs: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Return a choice of a chat answer that is not streamed."""
     message: dict[str, Any] = {"role": "assistant", "content": answer.content, "refusal": None}
     if answer.tool_calls:
         message["content"] = answer.content or None
         message["tool_calls"] = answer.tool_calls
         finish_reason = "tool_calls"
-    return {"index": index, "message": message, "logprobs": None, "finish_reason": finish_reason}
+    return {
+        "index": index,
+        "message": message,
+        "logprobs": logprobs,
+        "finish_reason": finish_reason,
+    }
 
 
 def chat_delta(

@@ -16,12 +16,13 @@ from swiftcore.errors import SwiftError, UsageError
 from swiftcore.lazy import import_without, uncollected
 from swiftcore.models.quiet import quiet_imports
 from swiftcore.processes import die_with_parent
+from swiftcore.serving.release import LOG_INTERVAL_SECONDS, MAX_LOGPROBS, OWNER
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from swiftcore.serving.adapter_set import AdapterSet
-    from swiftcore.serving.limits import Limits
+    from swiftcore.serving.limits import Limits, SamplingDefaults
     from swiftcore.serving.service import ModelService
 
 API_KEY_VARIABLE = "SWIFTCORE_API_KEY"
@@ -53,7 +54,22 @@ def parser() -> argparse.ArgumentParser:
     add("--max-model-len", type=int, help="longest prompt plus answer, in tokens")
     add("--max-new-tokens", type=int, default=512, help="longest answer, in tokens")
     add("--max-concurrent-requests", type=int, default=64, help="more than these get a 429")
+    add("--max-logprobs", type=int, default=MAX_LOGPROBS, help="most likeliest tokens of one place")
+    add(
+        "--sampling-defaults",
+        type=json.loads,
+        default={},
+        help="as JSON: temperature, top_p, top_k and repetition_penalty of a request without them",
+    )
     add("--request-timeout", type=float, default=300.0, help="longest answer, in seconds")
+    add("--owned-by", default=OWNER, help="whose the model is, in the list of models")
+    add("--verbose", action="store_true", help="log every request, but not what it says")
+    add(
+        "--log-interval",
+        type=int,
+        default=LOG_INTERVAL_SECONDS,
+        help="seconds between lines that say how fast tokens come; -1: never",
+    )
     add("--fingerprint", help="identity of the release, shown to clients")
     add("--infer-backend", default="pt", help="engine: pt, vllm, sglang or lmdeploy")
     add("--backend-settings", type=json.loads, default={}, help="the tool's settings, as JSON")
@@ -104,7 +120,13 @@ def serve(arguments: argparse.Namespace) -> None:
     ):
         from swiftcore.serving.app import create_app
 
-        app = create_app(service, api_key=os.environ.get(API_KEY_VARIABLE) or None)
+        app = create_app(
+            service,
+            api_key=os.environ.get(API_KEY_VARIABLE) or None,
+            owned_by=arguments.owned_by,
+            verbose=arguments.verbose,
+            log_interval_seconds=arguments.log_interval,
+        )
         server = make_server(
             _with_adapter_road(app, adapters),
             header_timeout_seconds=service.limits.header_timeout_seconds,
@@ -150,8 +172,16 @@ def limits_of(arguments: argparse.Namespace) -> "Limits":
     return Limits(
         max_new_tokens=arguments.max_new_tokens,
         max_concurrent_requests=arguments.max_concurrent_requests,
+        max_logprobs=arguments.max_logprobs,
         request_timeout_seconds=arguments.request_timeout,
     )
+
+
+def defaults_of(arguments: argparse.Namespace) -> "SamplingDefaults":
+    """Return how a request is answered that does not say."""
+    from swiftcore.serving.limits import SamplingDefaults
+
+    return SamplingDefaults(**arguments.sampling_defaults)
 
 
 def _own_service(arguments: argparse.Namespace) -> "ModelService":
@@ -187,6 +217,7 @@ def _own_service(arguments: argparse.Namespace) -> "ModelService":
         template,
         names=[arguments.name, *arguments.alias],
         limits=limits_of(arguments),
+        defaults=defaults_of(arguments),
         fingerprint=arguments.fingerprint,
     )
 

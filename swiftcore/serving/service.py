@@ -2,16 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from swiftcore.errors import SwiftError, UsageError
 from swiftcore.generation.params import Completion, Delta, SamplingParams
-from swiftcore.generation.protocol import ScoringEngine, ServingEngine
+from swiftcore.generation.protocol import Load, ScoringEngine, ServingEngine
 from swiftcore.generation.scores import TokenScore
 from swiftcore.serving.api_errors import ApiError, bad_request, internal_error
 from swiftcore.serving.chat import encode_chat
-from swiftcore.serving.limits import Limits
+from swiftcore.serving.limits import Limits, SamplingDefaults
+from swiftcore.serving.logprobs import TokenTexts
 from swiftcore.serving.protocol import (
     ChatRequest,
     CompletionRequest,
@@ -53,6 +54,7 @@ class ModelService:
         template: writes chats; the same one the model was trained with.
         names: accepted model names, the first is the main one.
         limits: what a request may cost.
+        defaults: how a request is answered that does not say.
         fingerprint: identity of the served release, shown as `system_fingerprint`.
         adapters: adapters over the model by name.
 
@@ -67,13 +69,17 @@ class ModelService:
         *,
         names: list[str],
         limits: Limits,
+        defaults: SamplingDefaults | None = None,
         fingerprint: str | None = None,
         adapters: Mapping[str, Served] | None = None,
     ) -> None:
         self.engine = engine
         self.template = template
         self.limits = limits
+        self.defaults = defaults or SamplingDefaults()
         self.fingerprint = fingerprint
+        # Adapters have the tokens of their model.
+        self.token_texts = TokenTexts(engine.tokenizer)
         self.hidden: Mapping[str, Served] = {}
         self._own = {name: Served(engine, template) for name in names}
         self._served = {**self._own, **(adapters or {})}
@@ -90,7 +96,7 @@ class ModelService:
 
     def close(self) -> None:
         """Stop answering."""
-        for engine in {id(s.engine): s.engine for s in self._served.values()}.values():
+        for engine in self._engines:
             engine.close()
 
     def change_adapters(self, adapters: Mapping[str, Served], fingerprint: str) -> None:
@@ -103,6 +109,15 @@ class ModelService:
         self._served = {**self._own, **adapters}
         self.fingerprint = fingerprint
         self.hidden = {}
+
+    @property
+    def load(self) -> Load:
+        """What was done since the start, and what is to be done, by all engines together."""
+        return sum((engine.load for engine in self._engines), Load())
+
+    @property
+    def _engines(self) -> list[ServingEngine]:
+        return list({id(each.engine): each.engine for each in self._served.values()}.values())
 
     @property
     def max_model_len(self) -> int:
@@ -288,22 +303,32 @@ class ModelService:
         count = request.n or 1
         if count > limits.max_choices:
             raise bad_request(f"n: at most {limits.max_choices} on this server", param="n")
+        told = request.num_logprobs
+        if told is not None and told > limits.max_logprobs:
+            name = "top_logprobs" if isinstance(request, ChatRequest) else "logprobs"
+            raise bad_request(f"{name}: at most {limits.max_logprobs} on this server", param=name)
         vocab = engine.vocab_size
         if min(tokens) < 0 or max(tokens) >= vocab:
             raise bad_request(f"prompt: token ids must be from 0 to {vocab - 1}", param="prompt")
         params = SamplingParams(
             max_new_tokens=min(wanted or limits.max_new_tokens, room),
-            temperature=1.0 if request.temperature is None else request.temperature,
-            top_p=request.top_p or 1.0,
-            top_k=request.top_k or 0,
-            repetition_penalty=request.repetition_penalty or 1.0,
+            **self._chosen_how(request),
             stop=request.stop_strings,
             seed=request.seed,
             num_return=count,
             ignore_eos=request.ignore_eos,
             skip_special_tokens=not special_tokens,
+            logprobs=told is not None,
+            top_logprobs=told or 0,
         )
         refused = engine.why_not(params)
         if refused:
             raise bad_request(refused, param=refused.partition(":")[0], code="unsupported_value")
         return Prompt(tokens, params, served)
+
+    def _chosen_how(self, request: GenerationRequest) -> dict[str, Any]:
+        """Return the settings of sampling: those of the request, else the server's."""
+        return {
+            name: default if (asked := getattr(request, name)) is None else asked
+            for name, default in asdict(self.defaults).items()
+        }

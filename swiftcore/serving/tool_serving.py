@@ -24,7 +24,7 @@ from swiftcore.recipe import Runtime
 from swiftcore.recipe.sections.serve_backends import ToolSettings
 from swiftcore.serving.adapter_set import AdapterSet
 from swiftcore.serving.chat import load_serving_template
-from swiftcore.serving.server import limits_of
+from swiftcore.serving.server import defaults_of, limits_of
 from swiftcore.serving.service import ModelService, Served
 
 logger = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ def order_of(arguments: argparse.Namespace) -> ServeOrder:
         dtype=arguments.dtype or stored_dtype(arguments.model),
         device=arguments.device if arguments.device in ("cpu", "cuda") else "auto",
         name=arguments.name,
+        max_logprobs=arguments.max_logprobs,
     )
 
 
@@ -120,6 +121,7 @@ def _service(
         whole.template,
         names=[arguments.name, *arguments.alias],
         limits=limits_of(arguments),
+        defaults=defaults_of(arguments),
         fingerprint=arguments.fingerprint,
         adapters={name: served(folder, name) for name, folder in order.adapters.items()},
     )

@@ -18,6 +18,9 @@ from swiftcore.stages.resolve import resolve_reference
 
 # A tool loads, compiles and measures before it answers: minutes, on a CPU.
 _TOOL_START_SECONDS = 900.0
+# Fields of a deploy section that the server is started with, and a release is known by.
+_OF_THE_SERVER = {"served_model_name", "owned_by", "max_logprobs", "verbose", "log_interval"}
+_OF_SAMPLING = {"temperature", "top_p", "top_k", "repetition_penalty"}
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,13 @@ def make_release(
         refuse_other_base(model.model_dir, found.path)
     digests = {name: input_ref(each, store.digests).digest for name, each in adapters.items()}
     settings = tool_settings(section)
+    endpoint = section.model_dump(include=_OF_THE_SERVER)
+    changed = section.model_dump(include=_OF_THE_SERVER, exclude_defaults=True)
+    sampling = section.model_dump(include=_OF_SAMPLING, exclude_none=True)
     on_tool = section.infer_backend != "pt"
     return Release(
         fingerprint=release_fingerprint(
-            model.fingerprint, section.infer_backend, settings, digests
+            model.fingerprint, section.infer_backend, settings, digests, changed | sampling
         ),
         name=section.name,
         version=version,
@@ -79,6 +85,8 @@ def make_release(
         backend_settings=settings,
         adapters={name: found.path for name, found in adapters.items()},
         backends_dir=runtime.backends_dir if on_tool else None,
+        sampling_defaults=sampling,
+        **endpoint,
     )
 
 

@@ -202,7 +202,7 @@ def _token_bytes(tokenizer: Any, ids: Sequence[int]) -> bytes | None:
         if single:
             found += bytes([int(single[1], 16)])
             continue
-        letters = _letter_bytes()
+        letters = letter_bytes()
         if not all(letter in letters for letter in token):
             return None
         found += bytes(letters[letter] for letter in token)
@@ -210,7 +210,7 @@ def _token_bytes(tokenizer: Any, ids: Sequence[int]) -> bytes | None:
 
 
 @functools.cache
-def _letter_bytes() -> dict[str, int]:
+def letter_bytes() -> dict[str, int]:
     """Return the letters that byte-level vocabularies write for the 256 bytes.
 
     Source: GPT-2 (bytes_to_unicode): printable Latin-1 stands for itself, the rest follows at 256.

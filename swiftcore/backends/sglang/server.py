@@ -51,7 +51,9 @@ def serve_command(order: ServeOrder, place: Place) -> Command:
     ]
     if order.adapters:
         arguments += ["--enable-lora", "--lora-paths", *named_folders(order.adapters)]
-    return Command("sglang.launch_server", arguments, key_flag="--api-key")
+    # Otherwise it tells log-probabilities of what temperature made of the model's own.
+    variables = {"SGLANG_RETURN_ORIGINAL_LOGPROB": "1"}
+    return Command("sglang.launch_server", arguments, variables, key_flag="--api-key")
 
 
 def adapter_limits(order: ServeOrder) -> AdapterLimits:

@@ -61,6 +61,7 @@ def serve_command(order: ServeOrder, place: Place, device: Device) -> Command:
         *flag("enforce_eager", (on_cpu if eager is None else eager) or None),
         *flag("enable_prefix_caching", settings.vllm_enable_prefix_caching),
         *flags_of(settings, "vllm_", _OTHERWISE),
+        *flag("max_logprobs", order.max_logprobs),
         *adapter_flags(order),
         *_further(settings.vllm_engine_kwargs or {}),
     ]

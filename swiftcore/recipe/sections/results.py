@@ -24,6 +24,8 @@ _WITHOUT_ADAPTERS = {
     "pt": "transformers serves one model a process",
     "lmdeploy": "LMDeploy's route for token ids takes none",
 }
+# A version follows after @.
+_SERVED_NAME = r"^[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}$"
 
 
 class MergeSection(Section):
@@ -125,6 +127,35 @@ class DeploySection(ToolSettings):
     max_new_tokens: int = Field(default=512, ge=1, description="most tokens one answer may have")
     max_batch_size: int = Field(default=8, ge=1, description="requests generated together")
     max_model_len: int | None = Field(default=None, ge=1, description="longest prompt plus answer")
+    served_model_name: str | None = Field(
+        default=None,
+        pattern=_SERVED_NAME,
+        description="model name in requests; default: the model's name",
+    )
+    owned_by: str = Field(
+        default="swiftcore", min_length=1, description="owner shown in the list of models"
+    )
+    max_logprobs: int = Field(
+        default=20, ge=0, description="most top_logprobs that a request may ask for"
+    )
+    verbose: bool = Field(
+        default=False, description="log every request with its tokens' number, not its text"
+    )
+    log_interval: int = Field(
+        default=20, ge=-1, description="seconds between lines of speed and load; -1 is never"
+    )
+    temperature: float | None = Field(
+        default=None, ge=0, le=2, description="of a request that names none; default: 1"
+    )
+    top_p: float | None = Field(
+        default=None, gt=0, le=1, description="of a request that names none; default: 1"
+    )
+    top_k: int | None = Field(
+        default=None, ge=0, description="of a request that names none; default: 0, all tokens"
+    )
+    repetition_penalty: float | None = Field(
+        default=None, gt=0, le=10, description="of a request that names none; default: 1, off"
+    )
     num_golden: int = Field(
         default=4, ge=0, description="evaluated answers the endpoint must repeat"
     )
@@ -141,14 +172,31 @@ class DeploySection(ToolSettings):
         return self
 
     @model_validator(mode="after")
+    def _engine_can_sample_so(self) -> "DeploySection":
+        if self.infer_backend == "sglang" and self.repetition_penalty not in (None, 1):
+            raise ValueError(
+                "repetition_penalty: SGLang looks at the answer alone, and everywhere else here "
+                "the prompt counts as well; leave it out"
+            )
+        return self
+
+    @field_validator("log_interval")
+    @classmethod
+    def _log_waits(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("log_interval: 0 seconds; -1 switches the lines off")
+        return value
+
+    @model_validator(mode="after")
     def _adapters_have_names_and_a_server(self) -> "DeploySection":
         names = [each.partition("=")[0] for each in self.adapters]
         for each, name in zip(self.adapters, names, strict=True):
             if not re.fullmatch(NAME_PATTERN, name) or not each.partition("=")[2]:
                 raise ValueError(f"adapters: {each!r} is not NAME=FOLDER")
-        if len({*names, self.name}) <= len(names):
+        model = self.served_model_name or self.name
+        if len({*names, model}) <= len(names):
             raise ValueError(
-                f"adapters: each has a name of its own, other than {self.name}: {', '.join(names)}"
+                f"adapters: each has a name of its own, other than {model}: {', '.join(names)}"
             )
         if names and self.infer_backend in _WITHOUT_ADAPTERS:
             raise ValueError(

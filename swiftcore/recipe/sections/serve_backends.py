@@ -23,6 +23,7 @@ _OURS = (
     "lora_modules",
     "dtype",
     "generation_config",
+    "max_logprobs",
 )
 
 

@@ -189,7 +189,9 @@ def _inference(
     store = Store(options.store or runtime.store)
     folders = find_folders(options.model, options.adapters, store)
     dtype = values.get("model", {}).get("torch_dtype")
-    progress = Silent() if options.json else TerminalProgress("infer")
+    # Lines of progress would stand among the words of streamed answers.
+    is_silent = options.json or section.stream
+    progress = Silent() if is_silent else TerminalProgress("infer")
     return Inference(folders, section, template, runtime, dtype, store, progress)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from swiftcore.artifacts import Artifact, Store
 from swiftcore.errors import UsageError
-from swiftcore.models.files import ADAPTER_CONFIG, TEMPLATE_FILE, read_json
+from swiftcore.models.files import ADAPTER_CONFIG, TEMPLATE_FILE, read_json, require_model_folder
 from swiftcore.progress import Progress
 from swiftcore.recipe import EvaluateSection, Runtime
 from swiftcore.recipe.sections import TemplateSection
@@ -119,10 +119,13 @@ def model_to_ask(folders: ModelFolders, template: TemplateSection) -> Answering:
 
     Settings of the section are laid over those that the model was trained with; a template of
     another name starts from nothing.
+
+    Raises:
+        ModelMissing: there is no model in the folder.
     """
     from swiftcore.models import load_tokenizer
 
-    tokenizer = load_tokenizer(folders.model_dir)
+    tokenizer = load_tokenizer(require_model_folder(folders.model_dir))
     written_with = _template(folders, template, tokenizer)
     return Answering(folders.model_dir, folders.adapter_dir, written_with, tokenizer)
 

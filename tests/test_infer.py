@@ -134,7 +134,7 @@ def test_rows_of_any_form_are_answered_and_bad_ones_stay_in_their_place(base, en
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(base, adapter, tmp_path):
-    texts = [f"{QUESTIONS[n % 4]} {n}" for n in range(40)]
+    texts = [f"{QUESTIONS[n % 4]} {n}" for n in range(24)]
     source = write_rows(tmp_path / "rows.jsonl", [answered(text, "x") for text in texts])
     path, whole = tmp_path / "killed.jsonl", tmp_path / "whole.jsonl"
     common = ("--model", base, "--adapters", adapter, "--val_dataset", source, "--temperature")
@@ -154,7 +154,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(base, adapter, tmp_pa
     assert path.read_bytes().startswith(kept)
     over = TransformersEngine.load(base, adapter_dir=adapter, stop_words=["<|im_end|>"])
     lines = lines_at(path)
-    assert [line["labels"] for line in lines] == ["x"] * 40
+    assert [line["labels"] for line in lines] == ["x"] * 24
     greedy = tmp_path / "greedy.jsonl"
     infer(*common[:-1], "--val_dataset_sample", "3", "--result_path", greedy)
     expected = [direct(over, [user(text)]) for text in texts[:3]]
@@ -306,6 +306,29 @@ def test_a_tool_streams_a_conversation(base, engine, monkeypatch):
     assert shown == direct(engine, [user(QUESTIONS[0])]) + "\n"
 
 
+def test_log_probabilities_are_those_of_the_model(base, engine, tmp_path, monkeypatch):
+    source = write_rows(tmp_path / "rows.jsonl", [{"messages": [user("the fox")]}])
+    flags = ("--logprobs", "true", "--top_logprobs", "2")
+    path = tmp_path / "out.jsonl"
+    infer("--model", base, "--val_dataset", source, "--result_path", path, *flags)
+    (line,) = lines_at(path)
+    ids = prompt(engine, [user("the fox")])
+    done = engine.generate([ids], SamplingParams(max_new_tokens=12), batch_size=1)[0]
+    with torch.inference_mode():
+        logits = engine.model(torch.tensor([ids + done.token_ids])).logits[0, len(ids) - 1 : -1]
+    expected = logits.log_softmax(-1).topk(2)
+    told = line["logprobs"]["content"]
+    assert len(told) >= 3
+    assert [each["logprob"] for each in told] == pytest.approx(
+        expected.values[: len(told), 0].tolist(), abs=1e-4
+    )
+    assert [[top["logprob"] for top in each["top_logprobs"]] for each in told] == [
+        pytest.approx(pair, abs=1e-4) for pair in expected.values[: len(told)].tolist()
+    ]
+    (said,) = map(json.loads, talk(monkeypatch, base, "the fox", *flags, "--json").splitlines())
+    assert said["logprobs"] == line["logprobs"]
+
+
 def test_a_prefix_is_where_answers_start(base, engine, tmp_path, monkeypatch):
     ids = prompt(engine, [user("the fox")])
     ids += engine.tokenizer.encode("Sure: ", add_special_tokens=False)
@@ -438,6 +461,8 @@ def test_an_embedding_is_a_vector_of_length_one_and_writes_no_text(base, tmp_pat
         (["--model", "m", "--val_dataset", "a", "--split_dataset_ratio", "0.1"], "does nothing"),
         (["--model", "m", "--val_dataset", "a", "--attn_impl", "eager"], "--attn_impl"),
         (["--model", "m", "--num_beams", "4"], "searches in beams"),
+        (["--model", "m", "--logprobs", "true"], "--logprobs"),
+        (["--model", "m", "--top_logprobs", "2"], "does nothing without logprobs"),
         (["--model", "m", "--stream", "true", "--json"], "--stream"),
         (["--model", "m", "--vllm_max_num_seqs", "3"], "do nothing with infer_backend pt"),
         (

@@ -68,6 +68,8 @@ _OF_TEXT = (
     "repetition_penalty",
     "stop_words",
     "response_prefix",
+    "logprobs",
+    "top_logprobs",
     "stream",
     "max_model_len",
     "write_batch_size",
@@ -145,7 +147,8 @@ def _refuse(
         )
     idle = [name for name in values.get("model", {}) if name != "torch_dtype"]
     if not answers_rows:
-        idle += [name for name in _OF_ROWS if name in section.model_fields_set]
+        unseen = () if options.json else ("logprobs", "top_logprobs")
+        idle += [name for name in (*_OF_ROWS, *unseen) if name in section.model_fields_set]
     if section.load_data_args and values.get("data"):
         idle += list(values["data"])
     if options.json and section.stream:
@@ -263,7 +266,7 @@ def _converse(inference: "Inference", *, as_json: bool) -> int:
         )
     from swiftcore.inference.conversation import Conversation
     from swiftcore.inference.sampling import with_room
-    from swiftcore.stages.inferring import RESULT_DIR, check_params, file_name
+    from swiftcore.stages.inferring import RESULT_DIR, check_params, file_name, token_texts
 
     at_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
     chosen = inference.sampling()
@@ -284,6 +287,7 @@ def _converse(inference: "Inference", *, as_json: bool) -> int:
             streams=inference.section.stream is not False,
             as_json=as_json,
             prefix=inference.section.response_prefix or "",
+            texts=token_texts(inference.section, engine),
         )
         conversation.run()
     return DataError.exit_code if conversation.num_failed else 0

@@ -17,6 +17,7 @@ from swiftcore.generation import Completion, Delta, SamplingParams
 from swiftcore.inference.questions import Question
 from swiftcore.inference.result_file import ResultFile
 from swiftcore.progress import Progress
+from swiftcore.serving.logprobs import TokenTexts, chat_logprobs
 
 # Fields of an answer; columns of the row with such a name make room.
 ANSWER_FIELDS = (
@@ -26,6 +27,7 @@ ANSWER_FIELDS = (
     "finish_reason",
     "prompt_tokens",
     "completion_tokens",
+    "logprobs",
     "error",
 )
 # Batches between two writes: between them an engine drains once.
@@ -87,6 +89,7 @@ class Work:
         write_batch_size: most answers held before they are written; -1: all.
         on_piece: hears each piece of each answer, which are then given one after another.
         prefix: text that prompts end with and answers start with.
+        texts: writes the log-probabilities of tokens, where they are asked for.
     """
 
     engine: AnsweringEngine
@@ -95,6 +98,7 @@ class Work:
     write_batch_size: int
     on_piece: Callable[[Delta], None] | None = None
     prefix: str = ""
+    texts: TokenTexts | None = None
 
     def group_size(self, num_questions: int) -> int:
         """Return how many questions are answered between two writes."""
@@ -123,21 +127,36 @@ def answer_questions(
         progress.update(start + len(group), len(questions), "rows answered")
 
 
-def answer_line(question: Question, outcome: Completion | str, prefix: str = "") -> dict[str, Any]:
+def answer_line(work: Work, question: Question, outcome: Completion | str) -> dict[str, Any]:
     """Return the line of a question: its own fields, and the answer or why there is none."""
     own = {name: value for name, value in question.row.items() if name not in ANSWER_FIELDS}
     asked = [dict(message) for message in question.prompt.get("messages") or ()]
     if isinstance(outcome, str):
         head = {"messages": asked} if asked else {"origin": question.origin}
         return {**own, **head, "response": None, "labels": question.reference, "error": outcome}
+    text = work.prefix + outcome.text
     return {
         **own,
-        "messages": [*asked, {"role": "assistant", "content": prefix + outcome.text}],
-        "response": prefix + outcome.text,
+        "messages": [*asked, {"role": "assistant", "content": text}],
+        "response": text,
         "labels": question.reference,
-        "finish_reason": outcome.finish_reason,
-        "prompt_tokens": outcome.prompt_tokens,
-        "completion_tokens": outcome.completion_tokens,
+        **completion_fields(outcome, work.texts),
+    }
+
+
+def completion_fields(completion: Completion, texts: TokenTexts | None) -> dict[str, Any]:
+    """Return what is told of an answer beside its text.
+
+    Args:
+        completion: the answer.
+        texts: writes log-probabilities, in the form of OpenAI's chat; None: there are none.
+    """
+    told = {} if texts is None else chat_logprobs(texts, completion.shown_logprobs)
+    return {
+        "finish_reason": completion.finish_reason,
+        "prompt_tokens": completion.prompt_tokens,
+        "completion_tokens": completion.completion_tokens,
+        **({"logprobs": {"content": told["content"]}} if told else {}),
     }
 
 
@@ -164,7 +183,7 @@ def _answered(
     ]
     found = dict(zip([n for n, _ in numbered], _outcomes(work, numbered, progress), strict=True))
     return [
-        answer_line(question, found.get(start + place, prompts[place].error or ""), work.prefix)
+        answer_line(work, question, found.get(start + place, prompts[place].error or ""))
         for place, question in enumerate(group)
     ]
 

@@ -7,7 +7,9 @@ from typing import Any, Protocol, TextIO
 from swiftcore.errors import SwiftError
 from swiftcore.evaluation.answering import described, raise_unless_of_this_row
 from swiftcore.generation import Completion, Delta, SamplingParams
+from swiftcore.inference.answers import completion_fields
 from swiftcore.inference.screen import Screen
+from swiftcore.serving.logprobs import TokenTexts
 from swiftcore.template import Encoded, Template
 
 HELP = (
@@ -51,6 +53,7 @@ class Conversation:
         streams: print answers as they grow.
         as_json: print each answer as one line of JSON instead.
         prefix: text that prompts end with and answers start with.
+        texts: writes the log-probabilities of tokens into JSON, where they are asked for.
 
     Attributes:
         num_failed: questions without an answer.
@@ -67,6 +70,7 @@ class Conversation:
         streams: bool = True,
         as_json: bool = False,
         prefix: str = "",
+        texts: TokenTexts | None = None,
     ) -> None:
         self._engine = engine
         self._params = params
@@ -76,6 +80,7 @@ class Conversation:
         self._streams = streams and not as_json
         self._as_json = as_json
         self._prefix = prefix
+        self._texts = texts
         self._screen = Screen(out, engine.template, is_styled=is_styled)
         self._system: str | None = None
         self._messages: list[dict[str, Any]] = []
@@ -181,14 +186,7 @@ class Conversation:
 
     def _show(self, text: str, completion: Completion | None) -> None:
         if self._as_json and completion is not None:
-            self._print_json(
-                {
-                    "response": text,
-                    "finish_reason": completion.finish_reason,
-                    "prompt_tokens": completion.prompt_tokens,
-                    "completion_tokens": completion.completion_tokens,
-                }
-            )
+            self._print_json({"response": text, **completion_fields(completion, self._texts)})
             return
         if not self._streams:
             self._screen.add(text)

@@ -68,6 +68,8 @@ def choose_sampling(section: InferSection, model_dir: Path) -> ChosenSampling:
         max_new_tokens=section.max_new_tokens or SamplingParams.max_new_tokens,
         kept_stop=tuple(section.stop_words),
         seed=section.seed,
+        logprobs=section.logprobs,
+        top_logprobs=section.top_logprobs or 0,
     )
     return ChosenSampling(params, origins)
 

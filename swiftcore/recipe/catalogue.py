@@ -61,7 +61,6 @@ _ACTS_OTHERWISE = {
 
 _NOT_BUILT = "not built yet"
 _MULTIMODAL = "rows with pictures, video or sound are not built yet"
-_OF_A_REQUEST = "a setting of each request to the endpoint"
 _NO_MEGATRON = "training needs no Megatron, so models stay in Hugging Face's format"
 _ONE_DEVICE = "a process trains on one device; NPROC_PER_NODE starts one for each of several"
 _GROUP_REASONS = {
@@ -93,8 +92,6 @@ _REASONS = {
     "load_from_cache_file": "unchanged stages are always reused",
     "load_args": "a model folder's own template settings are always used",
     "ignore_args_error": "nothing is accepted and ignored",
-    "logprobs": _OF_A_REQUEST,
-    "top_logprobs": _OF_A_REQUEST,
     "api_key": "recipes are kept and shown: set SWIFTCORE_API_KEY in the environment instead",
     "to_mcore": _NO_MEGATRON,
     "to_hf": _NO_MEGATRON,

@@ -19,6 +19,7 @@ from swiftcore.progress import Progress
 from swiftcore.recipe import Runtime, TemplateSection
 from swiftcore.recipe.sections import Dtype, InferSection, tool_settings
 from swiftcore.recipe.tasks import Task
+from swiftcore.serving.logprobs import TokenTexts
 from swiftcore.stages.answering_engines import Answering, PromptedEngine, opened_engine
 from swiftcore.stages.contract import input_ref
 from swiftcore.stages.model_folders import ModelFolders, model_to_ask
@@ -139,6 +140,11 @@ def file_name(label: str) -> str:
     return kept.lstrip("._-")[-80:] or "model"
 
 
+def token_texts(section: InferSection, engine: PromptedEngine) -> TokenTexts | None:
+    """Return what writes log-probabilities, where they are asked for."""
+    return TokenTexts(engine.engine.tokenizer) if section.logprobs else None
+
+
 def check_params(
     engine: PromptedEngine, params: "SamplingParams", where: str = "swift infer"
 ) -> None:
@@ -168,8 +174,15 @@ def _answer(
         batch_size = section.max_batch_size
         if section.infer_backend != "pt":
             batch_size = min(section.vllm_max_num_seqs, _REQUESTS_AT_A_TIME)
-        prefix = section.response_prefix or ""
-        work = Work(engine, params, batch_size, section.write_batch_size, on_piece, prefix)
+        work = Work(
+            engine,
+            params,
+            batch_size,
+            section.write_batch_size,
+            on_piece,
+            prefix=section.response_prefix or "",
+            texts=token_texts(section, engine),
+        )
         answer_questions(work, questions, file, inference.progress)
 
 

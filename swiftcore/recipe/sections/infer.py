@@ -64,6 +64,10 @@ class InferSection(ToolSettings):
         description="text that every answer starts with and that belongs to it; default: what the "
         "template opens answers with, which does not",
     )
+    logprobs: bool = Field(default=False, description="tell how likely each token of an answer was")
+    top_logprobs: int | None = Field(
+        default=None, ge=0, description="tell it of so many likeliest tokens in each place as well"
+    )
     stream: bool | None = Field(
         default=None,
         description="print answers as they grow; default: in a conversation, not over rows",
@@ -96,6 +100,12 @@ class InferSection(ToolSettings):
         if not all(value):
             raise ValueError("stop_words: an empty text would end every answer at once")
         return value
+
+    @model_validator(mode="after")
+    def _likeliest_tokens_are_told(self) -> "InferSection":
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs does nothing without logprobs true")
+        return self
 
     @model_validator(mode="after")
     def _settings_are_the_engine_s(self) -> "InferSection":

@@ -10,11 +10,17 @@ import torch
 
 from swiftcore.errors import ArtifactDamaged, UsageError
 from swiftcore.inference.result_file import ResultFile
+from swiftcore.models.tasks import write_task
+from swiftcore.recipe import TemplateSection
+from swiftcore.recipe.tasks import Task
 from swiftcore.rejection_sampling.reward_model import RewardModel
+from swiftcore.stages.model_folders import ModelFolders, model_to_ask
+from swiftcore.template import get_template, write_template_settings
 from tests.answering_stub import answering
 from tests.forked import together
 from tests.made_once import made_once
 from tests.roads import swift_here, write_rows
+from tests.test_vllm_server import folder as tiny_model_for_vllm  # noqa: F401  # a fixture
 from tests.tiny_model import SENTENCES, build_model, build_tokenizer
 
 REWARD = """
@@ -173,6 +179,11 @@ def reward_folder(tmp_path_factory) -> Path:
     return made_once(tmp_path_factory, "reward-model", make)
 
 
+def loaded(model: Path, adapter: Path | None = None) -> RewardModel:
+    asked = model_to_ask(ModelFolders("rewards", model, adapter), TemplateSection())
+    return RewardModel.load(asked, batch_size=2)
+
+
 def test_a_reward_model_scores_conversations_as_transformers_does(reward_folder):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -180,7 +191,7 @@ def test_a_reward_model_scores_conversations_as_transformers_does(reward_folder)
     talks = [
         [{"role": "user", "content": "well?"}, {"role": "assistant", "content": t}] for t in texts
     ]
-    found = RewardModel.load(reward_folder, batch_size=2).score(talks)
+    found = loaded(reward_folder).score(talks)
     tokenizer = AutoTokenizer.from_pretrained(reward_folder)
     model = AutoModelForSequenceClassification.from_pretrained(reward_folder).eval()
     expected = []
@@ -190,15 +201,37 @@ def test_a_reward_model_scores_conversations_as_transformers_does(reward_folder)
             expected.append(model(ids.input_ids).logits.item())
     assert found == pytest.approx(expected, abs=1e-5)
     too_long = [{"role": "user", "content": "w " * 300}, {"role": "assistant", "content": "x"}]
-    assert RewardModel.load(reward_folder, batch_size=2).score([too_long, talks[0]]) == [
+    assert loaded(reward_folder).score([too_long, talks[0]]) == [
         None,
         pytest.approx(expected[0], abs=1e-5),
     ]
 
 
+def test_an_adapter_is_a_reward_model_over_its_base(folder, tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    base, adapter = folder / "model", tmp_path / "adapter"
+    torch.manual_seed(2)
+    body = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+    config = LoraConfig(
+        task_type="SEQ_CLS", r=2, target_modules=["q_proj"], init_lora_weights=False
+    )
+    adapted = get_peft_model(body, config).eval()
+    adapted.save_pretrained(adapter)
+    write_task(adapter, Task(task_type="seq_cls", num_labels=1, problem_type="regression"))
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    write_template_settings(adapter, get_template("chatml", tokenizer).settings)
+    talk = [{"role": "user", "content": "well?"}, {"role": "assistant", "content": "yes"}]
+    ids = tokenizer(tokenizer.apply_chat_template(talk, tokenize=False), return_tensors="pt")
+    with torch.no_grad():
+        expected = adapted(input_ids=ids.input_ids).logits.item()
+    assert loaded(base, adapter).score([talk]) == [pytest.approx(expected, abs=1e-5)]
+
+
 def test_only_a_whole_reward_model_is_taken(folder, reward_folder, tmp_path):
     with pytest.raises(UsageError, match="no reward model"):
-        RewardModel.load(folder / "model", batch_size=1)
+        loaded(folder / "model")
     from safetensors.torch import load_file, save_file
 
     headless = tmp_path / "headless"
@@ -209,7 +242,7 @@ def test_only_a_whole_reward_model_is_taken(folder, reward_folder, tmp_path):
     del weights["score.weight"]
     save_file(weights, headless / "model.safetensors", {"format": "pt"})
     with pytest.raises(ArtifactDamaged, match="no head"):
-        RewardModel.load(headless, batch_size=1)
+        loaded(headless)
 
 
 def test_the_command_ranks_with_a_reward_model(folder, reward_folder, tmp_path):
@@ -223,6 +256,35 @@ def test_the_command_ranks_with_a_reward_model(folder, reward_folder, tmp_path):
             if score is not None and c["finish_reason"] != "length"
         ]
         assert row["sampling"]["prm"] == max(whole)
+
+
+def test_nothing_to_keep_is_bad_data_and_every_question_is_listed(folder, tmp_path):
+    drawn = sample(folder, tmp_path, *drawn_by(folder), "--output_file", "drawn.jsonl")
+    other = write_rows(tmp_path / "other.jsonl", [{"query": "another?"}, {"wrong": 1}])
+    flags = ["--sampler_engine", "no", "--cache_files", drawn["files"]["rows"]]
+    out = ["--output_dir", tmp_path, "--output_file", "none.jsonl"]
+    done = swift_here("sample", "--dataset", other, *flags, *out)
+    assert done.returncode == 3
+    assert "1 left out: the question is not in cache_files" in done.stdout
+    assert read(tmp_path / "none.jsonl") == []
+    origins = [Path(each["origin"]).name for each in read(tmp_path / "none.left_out.jsonl")]
+    assert origins == ["other.jsonl:1", "other.jsonl:2"]
+
+
+@pytest.mark.backend("vllm_cpu")
+def test_vllm_draws_candidates_from_streams_of_their_own(
+    tiny_model_for_vllm,  # noqa: F811
+    folder,
+    tmp_path,
+):
+    given = ["--model", tiny_model_for_vllm / "model", "--template", "chatml"]
+    given += ["--sampler_engine", "vllm", "--device", "cpu", "--max_new_tokens", 12]
+    given += ["--num_return_sequences", 3, "--engine_kwargs", '{"max_model_len": 128}']
+    report = sample(folder, tmp_path, *given, "--stop_words", *STOPS)
+    assert (report["drawn"], report["failed"]) == (3 * NUM_QUESTIONS, 0)
+    texts = [row["messages"][-1]["content"] for row in read(report["files"]["rows"])]
+    assert len({*texts}) > 3
+    assert all(text.endswith(tuple(STOPS)) for text in texts)
 
 
 @pytest.mark.parametrize(

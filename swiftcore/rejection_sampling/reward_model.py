@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from swiftcore.errors import ArtifactDamaged, DataError, UsageError
 from swiftcore.models.facts import safetensors_header
-from swiftcore.models.files import TEMPLATE_FILE, read_json, require_model_folder
-from swiftcore.recipe.sections import TemplateSection
+from swiftcore.models.files import read_json, require_model_folder
+from swiftcore.models.tasks import read_task
 from swiftcore.recipe.tasks import Task
 
 if TYPE_CHECKING:
-    from swiftcore.inference.scored import Scorer
-    from swiftcore.template import Template
+    from swiftcore.inference.scored import ModelInFolders, Scorer
 
 Conversation = Sequence[dict[str, Any]]
 
@@ -36,9 +35,14 @@ class RewardModel:
 
     @classmethod
     def load(
-        cls, folder: Path, *, device: str = "cpu", num_threads: int | None = None, batch_size: int
+        cls,
+        asked: "ModelInFolders",
+        *,
+        device: str = "cpu",
+        num_threads: int | None = None,
+        batch_size: int,
     ) -> "RewardModel":
-        """Load a folder; its template is the one it was trained with.
+        """Load a model's folder, with an adapter over it where there is one.
 
         Raises:
             ModelMissing: there is no model in the folder.
@@ -48,15 +52,17 @@ class RewardModel:
         import torch
 
         from swiftcore.inference.scored import Scorer
-        from swiftcore.models import load_model, load_tokenizer
+        from swiftcore.models import load_model
         from swiftcore.models.tasks import head_modules
 
-        require_one_output(folder)
         if num_threads:
             torch.set_num_threads(num_threads)
-        model = load_model(folder, device=device, task=_TASK)
-        _require_head(folder, head_modules(model))
-        return cls(Scorer(model, _TASK, _template(folder, load_tokenizer(folder))), batch_size)
+        task = require_one_output(asked.model_dir, asked.adapter_dir)
+        if asked.adapter_dir is not None or not read_task(asked.model_dir).is_text:
+            return cls(Scorer.load(asked, task, device=device), batch_size)
+        model = load_model(asked.model_dir, device=device, dtype=asked.dtype, task=task)
+        _require_head(asked.model_dir, head_modules(model))
+        return cls(Scorer(model, task, asked.template), batch_size)
 
     def score(self, conversations: Sequence[Conversation]) -> list[float | None]:
         """Return a score of each conversation; None for one that the model can't read whole."""
@@ -83,23 +89,28 @@ class RewardModel:
         return [] if self._longest is not None and len(ids) > self._longest else ids
 
 
-def require_one_output(folder: Path) -> None:
-    """Refuse a folder whose model gives no single score.
+def require_one_output(folder: Path, adapter: Path | None = None) -> Task:
+    """Return the task of a reward model.
+
+    A folder that was trained here says its task; of others their configuration tells.
 
     Raises:
         ModelMissing: there is no model in the folder.
         UsageError: it has another task.
     """
     config = read_json(require_model_folder(folder) / "config.json")
+    said = read_task(adapter or folder)
     named = [str(name) for name in config.get("architectures") or ()]
     # transformers leaves the labels out where there are two, its default.
-    num_labels = len(config.get("id2label") or (0, 1))
-    if num_labels == 1 and any(name.endswith("ForSequenceClassification") for name in named):
-        return
+    num_labels = said.num_labels or len(config.get("id2label") or (0, 1))
+    classifies = any(name.endswith("ForSequenceClassification") for name in named)
+    if num_labels == 1 and (said == _TASK or (said.is_text and classifies and adapter is None)):
+        return _TASK
     raise UsageError(
         "This is no reward model.",
-        where=f"prm_model: {folder}",
-        found=f"{', '.join(named) or 'no architecture'}, {num_labels} outputs",
+        where=f"prm_model: {adapter or folder}",
+        found=f"{', '.join(named) or 'no architecture'}, trained for {said.kind}"
+        + ("" if num_labels == 1 else f", {num_labels} outputs"),
         expected="a sequence classifier with one output",
         do="train one with task_type seq_cls and num_labels 1, or name a registered reward",
     )
@@ -115,15 +126,3 @@ def _require_head(folder: Path, names: Sequence[str]) -> None:
             expected="the weights of the output beside those of the body",
             do="complete the copy, or train the model",
         )
-
-
-def _template(folder: Path, tokenizer: Any) -> "Template":
-    from swiftcore.serving.chat import load_serving_template
-    from swiftcore.template.dataset import resolve_template
-
-    if (folder / TEMPLATE_FILE).is_file():
-        return load_serving_template(folder, tokenizer)
-    model_type = read_json(folder / "config.json").get("model_type")
-    return resolve_template(
-        TemplateSection(), tokenizer, method="sft", model_type=model_type, max_model_length=None
-    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from swiftcore.atomic import write_text_synced
+from swiftcore.atomic import synced_text, write_text_synced
 from swiftcore.rejection_sampling.candidates import ScoredCandidates
 from swiftcore.rejection_sampling.questions import NamedQuestion
 from swiftcore.rejection_sampling.selection import Rule, Selection, select
@@ -49,11 +49,15 @@ class SamplingReport:
         """Return JSON-ready fields."""
         return {**vars(self), "left_out": dict(self.left_out.most_common())}
 
-    def count(self, scored: ScoredCandidates) -> None:
-        """Count one question's candidates."""
+    def count(self, scored: ScoredCandidates, selection: Selection) -> None:
+        """Count one question's candidates and what is kept of them."""
         drawn = scored.drawn
         failed = sum(each.error is not None for each in drawn)
         self.questions += 1
+        self.rows += len(selection.kept)
+        self.kept += bool(selection.kept)
+        if selection.reason is not None:
+            self.left_out[selection.reason] += 1
         self.failed += failed
         self.drawn += len(drawn) - failed
         self.cut_off += sum(each.is_cut_off for each in drawn)
@@ -74,32 +78,26 @@ def write_rows(
     Each file is there whole or not at all, the rows last.
 
     Args:
-        questions: that were asked, in order.
-        found: their candidates.
+        questions: that were asked.
+        found: their candidates, in the same order.
         rule: how to choose.
         output: file of rows; the others stand beside it.
     """
-    by_id = {scored.id: scored for scored in found}
     report = SamplingReport()
-    rows: list[dict[str, Any]] = []
-    left_out: list[dict[str, Any]] = []
-    for question in questions:
-        scored = by_id[question.id]
-        selection = select(scored, rule)
-        report.count(scored)
-        rows += rows_of(question, scored, selection)
-        if selection.reason is not None:
-            reason = selection.reason
-            report.left_out[reason] += 1
-            left_out.append({"id": question.id, "origin": question.origin, "reason": reason})
-    report.rows, report.kept = len(rows), len(questions) - len(left_out)
     stem = output.name.removesuffix(".jsonl")
     aside = output.with_name(f"{stem}.left_out.jsonl")
     told = output.with_name(f"{stem}.report.json")
     report.files = {"rows": str(output), "left_out": str(aside), "report": str(told)}
-    write_text_synced(aside, _lines(left_out))
-    write_text_synced(told, json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n")
-    write_text_synced(output, _lines(rows))
+    with synced_text(output) as rows, synced_text(aside) as left_out:
+        for question, scored in zip(questions, found, strict=True):
+            selection = select(scored, rule)
+            report.count(scored, selection)
+            for row in rows_of(question, scored, selection):
+                rows.write(_line(row))
+            if selection.reason is not None:
+                reason = {"origin": question.origin, "reason": selection.reason}
+                left_out.write(_line({"id": question.id, **reason}))
+        write_text_synced(told, json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n")
     return report
 
 
@@ -128,7 +126,7 @@ def _facts(scored: ScoredCandidates, place: int) -> Mapping[str, Any]:
     }
 
 
-def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+def _line(row: Mapping[str, Any]) -> str:
+    text = json.dumps(row, ensure_ascii=False) + "\n"
     # Half a surrogate pair, which a model may write, has no bytes in UTF-8, but an escape in JSON.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,19 +1,16 @@
 """`swift sample`: questions of a dataset become rows with the best of several answers."""
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swiftcore.artifacts import Store
-from swiftcore.errors import UsageError
 from swiftcore.inference.questions import questions_of_files
-from swiftcore.inference.result_file import ResultFile, record_path
+from swiftcore.inference.result_file import ResultFile
 from swiftcore.progress import Progress
 from swiftcore.recipe import DataSection, Runtime, TemplateSection
 from swiftcore.recipe.sections import Dtype, SampleSection
@@ -23,6 +20,7 @@ from swiftcore.rejection_sampling.candidates import (
     candidates_path,
     read_candidates,
 )
+from swiftcore.rejection_sampling.places import find_output
 from swiftcore.rejection_sampling.questions import (
     NamedQuestion,
     digest_of,
@@ -99,7 +97,9 @@ def sample_answers(order: SamplingOrder) -> SamplingReport:
     questions = _questions(order)
     sampler = _Sampler(order)
     made_of = sampler.made_of() | {"questions": digest_of(questions)}
-    output = _output(order, made_of)
+    output = find_output(
+        order.output_dir, order.output_file, made_of, section.data_range, override=order.override
+    )
     work = Work(sampler.opened_drawer(output), sampler.scorer, section.questions_a_batch)
     with ResultFile(candidates_path(output), made_of) as file:
         draw_and_score(work, questions, file, order.progress)
@@ -166,13 +166,14 @@ class _Sampler:
         name = self._section.prm_model
         if name is None:
             return Scorer(self._orm)
-        if not Path(name).is_dir():
+        folders = self._prm_folders
+        if folders is None:
             return Scorer(self._orm, RewardAsScorer(name, get_reward(name)))
         from swiftcore.rejection_sampling.reward_model import RewardModel
 
         runtime = self._order.runtime
         model = RewardModel.load(
-            Path(name),
+            model_to_ask(folders, TemplateSection()),
             device=runtime.resolved_device(),
             num_threads=runtime.threads(),
             batch_size=self._section.answers_at_once,
@@ -219,22 +220,34 @@ class _Sampler:
         if section.engine == "client":
             told = self._endpoint.as_dict()
             return {"url": told["url"], "model": told["model"]}
-        folders = self._folders
-        adapter = None if folders.adapter_dir is None else self._digest(str(folders.adapter_dir))
-        model = self._digest(str(folders.model_dir))
-        return {"model": model, "adapter": adapter, "torch_dtype": self._order.dtype}
+        return {**self._digests(self._folders), "torch_dtype": self._order.dtype}
 
-    def _prm_digest(self) -> str | None:
+    @cached_property
+    def _prm_folders(self) -> ModelFolders | None:
+        """The folders of the reward model; None for a registered reward, whose name is a word."""
         name = self._section.prm_model
+        if name is None or not (Path(name).is_dir() or {"/", ":"} & {*name}):
+            return None
+        return find_folders(name, [], self._order.store)
+
+    def _prm_digest(self) -> Any:
+        name, folders = self._section.prm_model, self._prm_folders
         if name is None:
             return None
-        if not Path(name).is_dir():
-            get_reward(name)
+        if folders is None:
+            get_reward(name)  # an unknown name is told before any answer is drawn
             return name
         from swiftcore.rejection_sampling.reward_model import require_one_output
 
-        require_one_output(Path(name))
-        return self._digest(name)
+        require_one_output(folders.model_dir, folders.adapter_dir)
+        return self._digests(folders)
+
+    def _digests(self, folders: ModelFolders) -> dict[str, str]:
+        """Return what a model's files are known by."""
+        found = {"model": self._digest(str(folders.model_dir))}
+        if folders.adapter_dir is not None:
+            found["adapter"] = self._digest(str(folders.adapter_dir))
+        return found
 
     def _digest(self, folder: str) -> str:
         store = self._order.store
@@ -248,64 +261,3 @@ def _questions(order: SamplingOrder) -> Sequence[NamedQuestion]:
     if section.num_sampling_per_gpu_batches is None:
         return part
     return part[: section.num_sampling_per_gpu_batches * section.questions_a_batch]
-
-
-def _output(order: SamplingOrder, made_of: dict[str, Any]) -> Path:
-    """Return the file for the rows, with nothing of other work in its place.
-
-    Raises:
-        UsageError: it is there already, or is no name of a file of JSON lines.
-    """
-    if order.output_file is None:
-        return _unfinished(order.output_dir, made_of) or _new_output(order)
-    name = order.output_file
-    if Path(name).name != name or not name.endswith(".jsonl") or name == ".jsonl":
-        raise UsageError(
-            "output_file is the name of a file of JSON lines.",
-            where="--output_file",
-            found=name,
-            expected="a name such as best.jsonl; its folder is --output_dir",
-        )
-    output = order.output_dir / name
-    if order.override:
-        candidates = candidates_path(output)
-        if _made_of(candidates) != _as_json(made_of):
-            candidates.unlink(missing_ok=True)
-            record_path(candidates).unlink(missing_ok=True)
-    elif output.exists():
-        raise UsageError(
-            "The output is there already.",
-            where=output,
-            do="name another --output_file, or replace it with --override_exist_file true: "
-            "candidates that the same settings drew are not drawn again",
-        )
-    return output
-
-
-def _unfinished(folder: Path, made_of: dict[str, Any]) -> Path | None:
-    """Return the output of a run of the same work that has not come to its end."""
-    ending = candidates_path(Path(".jsonl")).name
-    for candidates in sorted(folder.glob(f"*{ending}")):
-        output = candidates.with_name(f"{candidates.name.removesuffix(ending)}.jsonl")
-        if not output.exists() and _made_of(candidates) == _as_json(made_of):
-            return output
-    return None
-
-
-def _new_output(order: SamplingOrder) -> Path:
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
-    part = order.section.data_range
-    place = "" if part is None else f"-{part[0]}-of-{part[1]}"
-    return order.output_dir / f"{stamp}{place}.jsonl"
-
-
-def _made_of(candidates: Path) -> Any:
-    """Return what the record of a file of candidates says; None where there is none."""
-    try:
-        return json.loads(record_path(candidates).read_text(encoding="utf-8"))["made_of"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _as_json(made_of: dict[str, Any]) -> Any:
-    return json.loads(json.dumps(made_of))

@@ -57,10 +57,14 @@ def likeliest():
 
     model, lock = build_model(build_tokenizer()), threading.Lock()
 
-    def rule(ids, name):
+    def after(ids):
         with lock, torch.inference_mode():
-            return int(model(torch.tensor([ids])).logits[0, -1].argmax())
+            return model(torch.tensor([ids])).logits[0, -1]
 
+    def rule(ids, name):
+        return int(after(ids).argmax())
+
+    rule.likely = lambda ids: dict(enumerate(after(ids).log_softmax(-1).tolist()))
     return rule
 
 
@@ -89,13 +93,27 @@ def test_the_api_over_a_tool_is_that_of_our_own_engine():
         ("/v1/tokenize", {"messages": HELLO, "max_tokens": 1}),
     ]
     with contextlib.ExitStack() as opened:
-        tool = opened.enter_context(fake_tool(likeliest()))
+        rule = likeliest()
+        tool = opened.enter_context(fake_tool(rule, likely=rule.likely))
         theirs, _ = opened.enter_context(served_by(tool))
         ours, _ = opened.enter_context(serve_in_thread())
         for path, fields in asked:
             assert told(post(theirs, path, **fields)) == told(post(ours, path, **fields))
+        logprobs = {"logprobs": True, "top_logprobs": 2, "max_tokens": 6}
+        likelihoods = [
+            post(address, chat, messages=HELLO, **logprobs).json()["choices"][0]["logprobs"][
+                "content"
+            ]
+            for address in (ours, theirs)
+        ]
         models = [httpx.get(address + "/v1/models").json() for address in (ours, theirs)]
     assert models[0] == models[1]
+    for mine, its in zip(*likelihoods, strict=True):
+        assert (its["token"], its["bytes"]) == (mine["token"], mine["bytes"])
+        assert its["logprob"] == pytest.approx(mine["logprob"], abs=1e-5)
+        assert [top["token"] for top in its["top_logprobs"]] == [
+            top["token"] for top in mine["top_logprobs"]
+        ]
 
 
 def test_a_tool_s_bad_days_are_clear_answers_and_the_next_request_is_answered():

@@ -34,9 +34,9 @@ _TEXT = """Serve a model behind an OpenAI-compatible endpoint that outlives this
   swift deploy --model FOLDER --infer_backend vllm --vllm_max_model_len 4096
   swift deploy --model BASE --infer_backend vllm --adapters law=FOLDER news=FOLDER
 
-Further flags are ms-swift's: --max_new_tokens, --max_batch_size, --max_model_len, --vllm_...,
---sglang_..., --lmdeploy_...; swift args lists them. The key that clients must send is read from
-SWIFTCORE_API_KEY."""
+Further flags are ms-swift's: --served_model_name, --temperature, --max_new_tokens,
+--max_batch_size, --max_model_len, --vllm_..., --sglang_..., --lmdeploy_...; swift args lists them.
+The key that clients must send is read from SWIFTCORE_API_KEY."""
 # What only a recipe's road can give.
 _OF_RECIPES = ("serve", "num_golden", "gate")
 

@@ -125,7 +125,12 @@ _REASONS = {
     "template_backend": "template: jinja is the model's own chat template, in training as well",
     "download_mode": "a source that changed is read again, and one that did not is reused",
     "vllm_use_async_engine": "vLLM runs as a server, whose engine is always asynchronous",
-    "vllm_reasoning_parser": "the endpoint splits reasoning from answers itself, by the template",
+    "vllm_reasoning_parser": "vLLM is asked for tokens, not for chats; an answer holds its "
+    "reasoning as the model wrote it",
+    "ASCEND_RT_VISIBLE_DEVICES": "NPUs are not used",
+    "MODELSCOPE_CACHE": "SWIFTCORE_CACHE names the folder of downloads",
+    "SWIFT_TIMEOUT": _MULTIMODAL,
+    "ROOT_IMAGE_DIR": _MULTIMODAL,
     "vllm_disable_cascade_attn": "it has no effect in vLLM any more",
     "VLLM_USE_V1": "vLLM has one engine now",
     "sglang_enable_ep_moe": "it is gone from SGLang; sglang_ep_size spreads the experts",

@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from swiftcore.generation.logprobs import TokenLogprob
 from swiftcore.generation.text import decode_tokens
@@ -34,7 +34,7 @@ class TokenTexts:
         text = self._decode([*before, token]).removeprefix(self._decode(before))
         if _BROKEN not in text:
             return text.encode()
-        piece = self._tokenizer.convert_ids_to_tokens(token)
+        piece = cast(str, self._tokenizer.convert_ids_to_tokens(token))
         single = _BYTE_TOKEN.fullmatch(piece)
         if single:
             return bytes([int(single[1], 16)])

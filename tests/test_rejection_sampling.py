@@ -31,6 +31,8 @@ from swiftcore.rejection_sampling.scoring import RewardAsScorer, Scorer
 from swiftcore.rejection_sampling.selection import Rule, select
 from swiftcore.rejection_sampling.writing import write_rows
 from swiftcore.rewards import get_reward
+from swiftcore.template import get_template
+from tests.tiny_model import build_tokenizer
 
 
 def answers(*texts: str, reference: str | None = None) -> list[Candidate]:
@@ -301,7 +303,7 @@ def test_a_batch_keeps_the_engine_busy():
 
 
 class Echo:
-    """Answers a prompt of numbers with the stream it was drawn from; fails where it holds a 9."""
+    """Answers a prompt with the number of the stream it is drawn from; fails where it is a 9."""
 
     template = None
 
@@ -309,7 +311,7 @@ class Echo:
         self.numbers: list[int] = []
 
     def generate(self, prompts, params, *, batch_size, progress=None, numbers=None):
-        if any(9 in prompt for prompt in prompts):
+        if [9] in prompts:
             raise UsageError("no room")
         self.numbers += numbers
         return [Completion([1], str(number), "stop", len(prompts[0]), 1) for number in numbers]
@@ -321,7 +323,7 @@ class Echo:
 class EchoEach(Echo):
     def answer_each(self, prompts, params, *, batch_size, progress=None, numbers=None):
         return [
-            AnswerFailed("gone") if 9 in prompt else self.generate([prompt], params,
+            AnswerFailed("gone") if prompt == [9] else self.generate([prompt], params,
                                                                   batch_size=1, numbers=[number])[0]
             for prompt, number in zip(prompts, numbers, strict=True)
         ]  # fmt: skip
@@ -341,6 +343,19 @@ def test_an_answer_that_fails_spoils_no_other(engine, error, monkeypatch):
     assert [each.text for each in first] == [str(stream) for stream in streams]
     assert second == "too long"
     assert [each.error for each in third] == [error, error]
+
+
+@pytest.mark.parametrize("name", ["chatml", "qwen3_thinking", "qwen3_nothinking"])
+def test_training_sees_the_tokens_that_were_drawn(name):
+    template = get_template(name, build_tokenizer())
+    engine = Echo()
+    engine.template = template
+    (drawn,) = EngineDrawer(engine, SamplingParams(), 1, 1).draw(QUESTIONS[:1], Silent())
+    messages = [*QUESTIONS[0].messages, {"role": "assistant", "content": drawn[0].text}]
+    trained = template.encode({"messages": messages}, mode="train").text
+    prompt = template.encode({"messages": QUESTIONS[0].messages}, mode="infer").text
+    assert prompt.endswith("<think>\n") == (name == "qwen3_thinking")
+    assert trained.startswith(f"{prompt}{QUESTIONS[0].stream(0)}<|im_end|>")
 
 
 def test_what_an_endpoint_says_becomes_text(tmp_path):

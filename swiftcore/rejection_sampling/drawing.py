@@ -36,13 +36,21 @@ class EngineDrawer:
         params: how to answer; its seed is that of the whole run.
         num_answers: answers to each question.
         batch_size: answers made at a time.
+        think_mark: what begins a think block. One that a prompt has opened already belongs to the
+            answer that training is to see.
     """
 
     def __init__(
-        self, engine: AnsweringEngine, params: SamplingParams, num_answers: int, batch_size: int
+        self,
+        engine: AnsweringEngine,
+        params: SamplingParams,
+        num_answers: int,
+        batch_size: int,
+        think_mark: str = "<think>",
     ) -> None:
         self._engine, self._params = engine, params
         self._num_answers, self._batch_size = num_answers, batch_size
+        self._think_mark = think_mark
 
     def draw(
         self, questions: Sequence[NamedQuestion], progress: Progress
@@ -88,7 +96,10 @@ class EngineDrawer:
     def _candidates(self, prompt: Prompt, found: Any) -> list[Candidate] | str:
         if prompt.error is not None:
             return prompt.error
-        return [_candidate(next(found)) for _ in range(self._num_answers)]
+        begun, mark = "", self._think_mark
+        if prompt.text.rstrip().endswith(mark):
+            begun = prompt.text[prompt.text.rindex(mark) :]
+        return [_candidate(next(found), begun) for _ in range(self._num_answers)]
 
 
 class EndpointDrawer:
@@ -146,10 +157,11 @@ class CachedDrawer:
         return "the question is not in cache_files" if not found else found[: self._num_answers]
 
 
-def _candidate(outcome: Completion | str) -> Candidate:
+def _candidate(outcome: Completion | str, begun: str = "") -> Candidate:
     if isinstance(outcome, str):
         return Candidate.failed(outcome)
-    return Candidate(outcome.text, outcome.finish_reason, outcome.completion_tokens)
+    text = begun + outcome.text if outcome.text.strip() else ""
+    return Candidate(text, outcome.finish_reason, outcome.completion_tokens)
 
 
 def _told(answer: Answer) -> Candidate:

@@ -154,7 +154,11 @@ class _Sampler:
             ) as engine:
                 check_params(engine, self._params, "swift sample")
                 yield EngineDrawer(
-                    engine, self._params, section.num_return_sequences, section.answers_at_once
+                    engine,
+                    self._params,
+                    section.num_return_sequences,
+                    section.answers_at_once,
+                    asked.template.thinking_marks[0],
                 )
 
     def opened_drawer(self, output: Path) -> "Callable[[], AbstractContextManager[Drawer]]":

@@ -470,6 +470,7 @@ def test_an_embedding_is_a_vector_of_length_one_and_writes_no_text(base, tmp_pat
             "max_batch_size does nothing with infer_backend vllm",
         ),
         (["--model", "m", "--max_batch_size", "0"], "0 is no size"),
+        (["--model", "m", "--nproc_per_node", "2"], "--nproc_per_node"),
         (["--model", "m", "--learning_rate", "1"], "does not act in swift infer"),
     ],
 )
@@ -477,3 +478,10 @@ def test_what_would_do_nothing_is_refused(flags, said):
     refused = run_here(*flags)
     assert refused.returncode == 2
     assert said in refused.stderr + refused.stdout
+
+
+def test_variables_of_a_training_in_several_processes_are_not_ignored(monkeypatch):
+    monkeypatch.setenv("NPROC_PER_NODE", "2")
+    refused = run_here("--model", "m")
+    assert refused.returncode == 2
+    assert "vllm_data_parallel_size" in refused.stderr

@@ -52,6 +52,16 @@ _READING = (
     "model_name",
     "model_author",
 )
+# Where an answer is made. All else of a runtime belongs to training and to endpoints.
+_RUNNING = (
+    "store",
+    "device",
+    "num_threads",
+    "backends_dir",
+    "install_backends",
+    "start_timeout_seconds",
+    "log_level",
+)
 _OF_ROWS = (
     "result_path",
     "write_batch_size",
@@ -146,6 +156,7 @@ def _refuse(
             do="swift infer --help shows examples",
         )
     idle = [name for name in values.get("model", {}) if name != "torch_dtype"]
+    idle += [name for name in values.get("runtime", {}) if name not in _RUNNING]
     if not answers_rows:
         unseen = () if options.json else ("logprobs", "top_logprobs")
         idle += [name for name in (*_OF_ROWS, *unseen) if name in section.model_fields_set]
@@ -185,6 +196,7 @@ def _inference(
 ) -> "Inference":
     template = read_section(TemplateSection, values.get("template", {}), "template")
     runtime = read_section(Runtime, values.get("runtime", {}), "runtime")
+    _refuse_processes(runtime)
     require_engine(section.infer_backend, runtime)
     from swiftcore.stages.inferring import Inference
     from swiftcore.stages.model_folders import find_folders
@@ -196,6 +208,20 @@ def _inference(
     is_silent = options.json or section.stream
     progress = Silent() if is_silent else TerminalProgress("infer")
     return Inference(folders, section, template, runtime, dtype, store, progress)
+
+
+def _refuse_processes(runtime: Runtime) -> None:
+    """Refuse the environment of a training with several processes."""
+    processes = runtime.processes()
+    if processes.world_size > 1:
+        raise UsageError(
+            "One process answers.",
+            where="NPROC_PER_NODE, NNODES",
+            found=f"{processes.nodes} machines with {processes.per_node} processes each",
+            expected="one process",
+            do="unset the variables; on several GPUs use --infer_backend vllm with "
+            "--vllm_data_parallel_size or --vllm_tensor_parallel_size",
+        )
 
 
 def _questions(

@@ -268,6 +268,8 @@ def test_a_reward_sees_the_row_s_columns_and_its_solution_first():
         ({"external_plugins": ["f.py"]}, "external_plugins"),
         ({"num_sampling_per_gpu_batches": 2}, "num_sampling_per_gpu_batch_size"),
         ({"data_range": [3, 3]}, "data_range"),
+        ({"temperature": 0}, "num_return_sequences to 1"),
+        ({"temperature": 0, "num_return_sequences": 1, "top_k": 5}, "top_k do nothing"),
         ({"data_range": [1]}, "data_range"),
         ({"engine_kwargs": {"gpu_memory": 1}}, "gpu_memory"),
         ({"sampler_engine": "lmdeploy", "engine_kwargs": {"nonsense": 1}}, "cache_max_entry_count"),

@@ -1,15 +1,14 @@
 """`swift sample` on a tiny model, a teacher and a reward model: the same rows however it ran."""
 
 import json
-import os
-import signal
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 
 from swiftcore.errors import ArtifactDamaged, UsageError
-from swiftcore.inference.result_file import ResultFile
 from swiftcore.models.tasks import write_task
 from swiftcore.recipe import TemplateSection
 from swiftcore.recipe.tasks import Task
@@ -17,9 +16,8 @@ from swiftcore.rejection_sampling.reward_model import RewardModel
 from swiftcore.stages.model_folders import ModelFolders, model_to_ask
 from swiftcore.template import get_template, write_template_settings
 from tests.answering_stub import answering
-from tests.forked import together
 from tests.made_once import made_once
-from tests.roads import swift_here, write_rows
+from tests.roads import SWIFT, swift_here, write_rows
 from tests.test_vllm_server import folder as tiny_model_for_vllm  # noqa: F401  # a fixture
 from tests.tiny_model import SENTENCES, build_model, build_tokenizer
 
@@ -109,44 +107,44 @@ def test_the_best_answers_are_the_same_in_any_batch_part_and_number_of_steps(fol
     assert read(second["files"]["rows"]) == rows
 
 
-def _killed(number: int, folder: Path, out: Path) -> None:
-    append = ResultFile.append
-
-    def append_and_die(file: ResultFile, lines: list[dict]) -> None:
-        append(file, lines)
-        if file.num_lines == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    ResultFile.append = append_and_die  # type: ignore[method-assign]
-    flags = [*drawn_by(folder), *scored_by(folder), "--num_sampling_batch_size", 1]
-    sample(folder, out, *flags, "--output_file", "rows.jsonl")
-
-
 def test_a_killed_run_goes_on_where_it_was(folder, tmp_path):
-    cut, whole = tmp_path / "cut", tmp_path / "whole"
-    (result,) = together(_killed, [(folder, cut)])
-    assert isinstance(result, RuntimeError), result  # it ended without a word
-    assert not (cut / "rows.jsonl").exists()
-    before = (cut / "rows.candidates.jsonl").read_bytes()
-    assert before.count(b"\n") == 2
-    flags = [*drawn_by(folder), *scored_by(folder)]
-    # Without a name the unfinished work is found by what it is made of.
-    again = sample(folder, cut, *flags)
-    assert Path(again["files"]["rows"]).name == "rows.jsonl"
-    sample(folder, whole, *flags, "--output_file", "rows.jsonl")
-    for name in ("rows.jsonl", "rows.candidates.jsonl"):
-        assert (cut / name).read_bytes() == (whole / name).read_bytes()
-    assert (cut / "rows.candidates.jsonl").read_bytes().startswith(before)
+    reached, killed = threading.Event(), threading.Event()
 
-    taken = ["--output_file", "rows.jsonl"]
-    given = ["--dataset", folder / "questions.jsonl", "--output_dir", cut, *taken]
-    done = swift_here("sample", *given, *flags)
-    assert done.returncode == 2
-    assert "--override_exist_file" in done.stderr
-    # Other thresholds choose among the same candidates.
-    fewer = [*flags[:-1], 1, "--override_exist_file"]
-    assert sample(folder, cut, *fewer, *taken)["rows"] == NUM_QUESTIONS
-    assert (cut / "rows.candidates.jsonl").read_bytes().startswith(before)
+    def rule(text: str) -> str:
+        if text.endswith(" 2") and not killed.is_set():
+            reached.set()
+            killed.wait(60)
+        return f"{text} has {len(text)}"
+
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    with answering(rule) as url:
+        flags = ["--sampler_type", "distill", "--base_url", url, "--num_return_sequences", 2,
+                 "--num_sampling_batch_size", 1, *scored_by(folder)]  # fmt: skip
+        given = ["--dataset", folder / "questions.jsonl", "--output_dir", cut]
+        named = ["--output_file", "rows.jsonl", "--store", cut / "store"]
+        process = subprocess.Popen([*SWIFT, "sample", *map(str, [*given, *named, *flags])])
+        assert reached.wait(60)
+        process.kill()
+        process.wait()
+        killed.set()
+        before = (cut / "rows.candidates.jsonl").read_bytes()
+        assert before.count(b"\n") == 2
+        assert not (cut / "rows.jsonl").exists()
+        # Without a name the unfinished work is found by what it is made of.
+        again = sample(folder, cut, *flags)
+        assert Path(again["files"]["rows"]).name == "rows.jsonl"
+        sample(folder, whole, *flags, "--output_file", "rows.jsonl")
+        for name in ("rows.jsonl", "rows.candidates.jsonl"):
+            assert (cut / name).read_bytes() == (whole / name).read_bytes()
+        assert (cut / "rows.candidates.jsonl").read_bytes().startswith(before)
+
+        done = swift_here("sample", *given, *named, *flags)
+        assert done.returncode == 2
+        assert "--override_exist_file" in done.stderr
+        # Another threshold chooses among the same candidates.
+        fewer = [*flags[:-1], 1, "--override_exist_file"]
+        assert sample(folder, cut, *fewer, "--output_file", "rows.jsonl")["rows"] == NUM_QUESTIONS
+        assert (cut / "rows.candidates.jsonl").read_bytes().startswith(before)
 
 
 def test_a_teacher_is_distilled_through_its_endpoint(folder, tmp_path, monkeypatch):

@@ -202,6 +202,20 @@ class SampleSection(ToolSettings):
         return self
 
     @model_validator(mode="after")
+    def _answers_differ(self) -> "SampleSection":
+        if self.engine == "no" or self.temperature > 0:
+            return self
+        if self.num_return_sequences > 1:
+            raise ValueError(
+                "temperature 0 gives the same answer each time; raise it, or set "
+                "num_return_sequences to 1"
+            )
+        idle = [name for name in ("top_p", "top_k") if name in self.model_fields_set]
+        if idle:
+            raise ValueError(f"{', '.join(idle)} do nothing with temperature 0")
+        return self
+
+    @model_validator(mode="after")
     def _settings_are_the_engine_s(self) -> "SampleSection":
         _ = self.engine_section
         return self

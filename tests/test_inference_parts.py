@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from swiftcore.errors import Cancelled, UsageError
+from swiftcore.evaluation.answering import Prompt
 from swiftcore.generation import Completion, Delta, SamplingParams
 from swiftcore.generation.text import IncrementalText
 from swiftcore.inference.answers import Work
@@ -78,6 +79,20 @@ def test_answers_are_written_in_groups(batch_size, write_batch_size, expected):
 
 
 @pytest.mark.parametrize(
+    ("prompt", "prefix", "expected"),
+    [
+        ("asked: <think>\n", "", "<think>\n"),
+        ("asked: <think>\n\n</think>\n\n", "", ""),
+        ("<think> asked", "", ""),
+        ("asked: Sure, <think>\n", "Sure, <think>\n", "Sure, <think>\n"),
+    ],
+)
+def test_an_answer_starts_with_what_its_prompt_begins(prompt, prefix, expected):
+    work = Work(None, SamplingParams(), 1, 1, prefix=prefix)  # pyright: ignore
+    assert work.begun(Prompt([], prompt)) == expected
+
+
+@pytest.mark.parametrize(
     ("stop", "kept", "expected"),
     [
         ((), ("cd",), "abcd"),
@@ -98,8 +113,8 @@ def test_a_stop_string_is_cut_off_or_kept(stop, kept, expected):
     assert pieces + text.finish() == expected
 
 
-def split(pieces: list[str], *, is_open: bool = False) -> list[tuple[bool, str]]:
-    splitter = ReasoningSplit(("<think>", "</think>"), is_open)
+def split(pieces: list[str]) -> list[tuple[bool, str]]:
+    splitter = ReasoningSplit(("<think>", "</think>"))
     found = [part for piece in pieces for part in splitter.push(piece)] + splitter.finish()
     joined: list[tuple[bool, str]] = []
     for kind, text in found:
@@ -112,17 +127,16 @@ def split(pieces: list[str], *, is_open: bool = False) -> list[tuple[bool, str]]
 
 @pytest.mark.parametrize("size", [1, 2, 5, 100])
 @pytest.mark.parametrize(
-    ("text", "is_open", "expected"),
+    ("text", "expected"),
     [
-        ("plain < text </", False, [(False, "plain < text </")]),
-        ("<think>hm</think>so", False, [(True, "<think>hm</think>"), (False, "so")]),
-        ("hm</think>so", True, [(True, "hm</think>"), (False, "so")]),
-        ("a<think>b", False, [(False, "a"), (True, "<think>b")]),
+        ("plain < text </", [(False, "plain < text </")]),
+        ("<think>hm</think>so", [(True, "<think>hm</think>"), (False, "so")]),
+        ("a<think>b", [(False, "a"), (True, "<think>b")]),
     ],
 )
-def test_reasoning_is_told_from_the_answer_however_it_arrives(text, is_open, expected, size):
+def test_reasoning_is_told_from_the_answer_however_it_arrives(text, expected, size):
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
-    assert split(pieces, is_open=is_open) == expected
+    assert split(pieces) == expected
 
 
 class ToyTemplate:
@@ -146,7 +160,7 @@ class ToyTemplate:
 def test_a_person_sees_reasoning_apart_and_calls_in_a_line():
     out = io.StringIO()
     screen = Screen(out, ToyTemplate(), is_styled=True)  # pyright: ignore
-    screen.begin("question")
+    screen.begin()
     screen.add("<think>hm</thi")
     screen.add("nk>call")
     screen.end("<think>hm</think>call")
@@ -159,7 +173,7 @@ def test_control_characters_reach_a_pipe_and_no_terminal():
     for is_styled in (True, False):
         out = io.StringIO()
         screen = Screen(out, ToyTemplate(), is_styled=is_styled)  # pyright: ignore
-        screen.begin("question")
+        screen.begin()
         screen.add("a\x1b[2Jb\r\x9b\tc\nd")
         screen.end("")
         shown.append(out.getvalue())
@@ -221,6 +235,15 @@ def test_without_a_person_an_interrupt_ends_it_all():
     with pytest.raises(KeyboardInterrupt):
         talk.run()
     assert out.getvalue() == "b"
+
+
+def test_a_think_block_that_the_prompt_opens_belongs_to_the_answer():
+    template = ToyTemplate()
+    # Prompts are the last question alone here, so this one opens a block.
+    shown = converse(["ab<think>\n", "c"], template)
+    assert shown.replace("\x1b[0m\x1b[2m", "").startswith("\x1b[2m<think>\n")
+    answer = template.rows[-1]["messages"][1]["content"]
+    assert answer == "<think>\n" + "ab<think>\n"[::-1]
 
 
 def test_a_request_to_end_is_no_interrupt_of_an_answer():

@@ -18,6 +18,7 @@ from swiftcore.inference.questions import Question
 from swiftcore.inference.result_file import ResultFile
 from swiftcore.progress import Progress
 from swiftcore.serving.logprobs import TokenTexts, chat_logprobs
+from swiftcore.template.thinking import begun_block
 
 # Fields of an answer; columns of the row with such a name make room.
 ANSWER_FIELDS = (
@@ -90,6 +91,7 @@ class Work:
         on_piece: hears each piece of each answer, which are then given one after another.
         prefix: text that prompts end with and answers start with.
         texts: writes the log-probabilities of tokens, where they are asked for.
+        think_mark: what begins a think block.
     """
 
     engine: AnsweringEngine
@@ -99,6 +101,11 @@ class Work:
     on_piece: Callable[[Delta], None] | None = None
     prefix: str = ""
     texts: TokenTexts | None = None
+    think_mark: str = "<think>"
+
+    def begun(self, prompt: Prompt) -> str:
+        """Return the text that a prompt ends with and its answer starts with."""
+        return self.prefix or begun_block(prompt.text, self.think_mark)
 
     def group_size(self, num_questions: int) -> int:
         """Return how many questions are answered between two writes."""
@@ -127,14 +134,16 @@ def answer_questions(
         progress.update(start + len(group), len(questions), "rows answered")
 
 
-def answer_line(work: Work, question: Question, outcome: Completion | str) -> dict[str, Any]:
+def answer_line(
+    work: Work, question: Question, prompt: Prompt, outcome: Completion | str
+) -> dict[str, Any]:
     """Return the line of a question: its own fields, and the answer or why there is none."""
     own = {name: value for name, value in question.row.items() if name not in ANSWER_FIELDS}
     asked = [dict(message) for message in question.prompt.get("messages") or ()]
     if isinstance(outcome, str):
         head = {"messages": asked} if asked else {"origin": question.origin}
         return {**own, **head, "response": None, "labels": question.reference, "error": outcome}
-    text = work.prefix + outcome.text
+    text = work.begun(prompt) + outcome.text
     return {
         **own,
         "messages": [*asked, {"role": "assistant", "content": text}],
@@ -183,8 +192,8 @@ def _answered(
     ]
     found = dict(zip([n for n, _ in numbered], _outcomes(work, numbered, progress), strict=True))
     return [
-        answer_line(work, question, found.get(start + place, prompts[place].error or ""))
-        for place, question in enumerate(group)
+        answer_line(work, question, prompt, found.get(start + place, prompt.error or ""))
+        for place, (question, prompt) in enumerate(zip(group, prompts, strict=True))
     ]
 
 
@@ -193,7 +202,7 @@ def _outcomes(
 ) -> Sequence[Completion | str]:
     """Return an answer to each prompt, or what went wrong."""
     if work.on_piece is not None:
-        return [_streamed(work, number, prompt.ids) for number, prompt in numbered]
+        return [_streamed(work, number, prompt) for number, prompt in numbered]
     batch_size = max(1, len(numbered)) if work.batch_size < 0 else work.batch_size
     engine = work.engine
     if isinstance(engine, EachAnswering):
@@ -218,12 +227,12 @@ def _outcomes(
     return halved(generate, numbered)
 
 
-def _streamed(work: Work, number: int, prompt: list[int]) -> Completion | str:
+def _streamed(work: Work, number: int, prompt: Prompt) -> Completion | str:
     assert work.on_piece is not None
     completion = None
-    work.on_piece(Delta(work.prefix))
+    work.on_piece(Delta(work.begun(prompt)))
     try:
-        for delta in work.engine.stream(prompt, work.params, number=number):
+        for delta in work.engine.stream(prompt.ids, work.params, number=number):
             work.on_piece(delta)
             completion = delta.completion
     except SwiftError as err:

@@ -11,6 +11,7 @@ from swiftcore.inference.answers import completion_fields
 from swiftcore.inference.screen import Screen
 from swiftcore.serving.logprobs import TokenTexts
 from swiftcore.template import Encoded, Template
+from swiftcore.template.thinking import begun_block
 
 HELP = (
     "quit or Ctrl-D ends; clear starts anew; system sets the system prompt; multi-line takes "
@@ -168,8 +169,9 @@ class Conversation:
 
     def _answered(self, prompt: Encoded, number: int) -> str:
         """Show the answer to a prompt and return it, as far as it went."""
-        self._screen.begin(prompt.text)
-        text, completion = self._prefix, None
+        self._screen.begin()
+        mark = self._engine.template.thinking_marks[0]
+        text, completion = self._prefix or begun_block(prompt.text, mark), None
         if self._streams:
             self._screen.add(text)
         try:

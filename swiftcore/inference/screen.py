@@ -24,12 +24,11 @@ class ReasoningSplit:
 
     Args:
         marks: what begins and what ends reasoning.
-        is_open: the prompt has begun it already.
     """
 
-    def __init__(self, marks: tuple[str, str], is_open: bool) -> None:
+    def __init__(self, marks: tuple[str, str]) -> None:
         self._marks = marks
-        self._is_open = is_open
+        self._is_open = False
         self._held = ""
 
     def push(self, text: str) -> list[tuple[bool, str]]:
@@ -70,12 +69,11 @@ class Screen:
         self._out = out
         self._template = template
         self._is_styled = is_styled
-        self._split = ReasoningSplit(template.thinking_marks, is_open=False)
+        self._split = ReasoningSplit(template.thinking_marks)
 
-    def begin(self, prompt: str) -> None:
-        """Start an answer to a prompt's text."""
-        marks = self._template.thinking_marks
-        self._split = ReasoningSplit(marks, is_open=prompt.rstrip().endswith(marks[0]))
+    def begin(self) -> None:
+        """Start an answer."""
+        self._split = ReasoningSplit(self._template.thinking_marks)
 
     def add(self, text: str) -> None:
         """Print the next piece of the answer."""

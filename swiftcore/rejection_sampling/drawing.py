@@ -13,6 +13,7 @@ from swiftcore.inference.answers import AnsweringEngine, EachAnswering
 from swiftcore.progress import Progress
 from swiftcore.rejection_sampling.candidates import Candidate
 from swiftcore.rejection_sampling.questions import NamedQuestion
+from swiftcore.template.thinking import begun_block
 
 # What OpenAI's chat knows under the names of standard rows.
 _CHAT_ROLES = ("system", "user", "assistant")
@@ -96,9 +97,7 @@ class EngineDrawer:
     def _candidates(self, prompt: Prompt, found: Any) -> list[Candidate] | str:
         if prompt.error is not None:
             return prompt.error
-        begun, mark = "", self._think_mark
-        if prompt.text.rstrip().endswith(mark):
-            begun = prompt.text[prompt.text.rindex(mark) :]
+        begun = begun_block(prompt.text, self._think_mark)
         return [_candidate(next(found), begun) for _ in range(self._num_answers)]
 
 

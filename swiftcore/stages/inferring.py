@@ -182,6 +182,7 @@ def _answer(
             on_piece,
             prefix=section.response_prefix or "",
             texts=token_texts(section, engine),
+            think_mark=asked.template.thinking_marks[0],
         )
         answer_questions(work, questions, file, inference.progress)
 

@@ -113,6 +113,16 @@ def opening(family: ChatTemplate, controls: ThinkingControls, turn: Round) -> st
     return family.thinking_prefix if thinks else family.non_thinking_prefix
 
 
+def begun_block(prompt: str, mark: str) -> str:
+    """Return the think block that a prompt opens for its answer, which belongs to the answer.
+
+    Args:
+        prompt: its text.
+        mark: what begins a think block.
+    """
+    return prompt[prompt.rindex(mark) :] if prompt.rstrip().endswith(mark) else ""
+
+
 def open_answers(
     family: ChatTemplate,
     controls: ThinkingControls,

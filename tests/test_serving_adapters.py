@@ -4,6 +4,7 @@ One endpoint serves all tests; its tool is `fake_tool.py`, everything above it i
 of that tool says one token of its own, again and again.
 """
 
+import asyncio
 import http.client
 import json
 import os
@@ -11,6 +12,7 @@ import re
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import psutil
@@ -27,8 +29,11 @@ from swiftcore.errors import GateRefused, ModelMissing, UsageError
 from swiftcore.progress import Silent
 from swiftcore.recipe import DeploySection, Runtime
 from swiftcore.serving import Golden, Release, deploy_release, rollback, status, stop
-from swiftcore.serving.control import ControlClient
+from swiftcore.serving.adapter_set import RequestsUnderWay
+from swiftcore.serving.adapter_swap import AdapterSwap, NotInPlace
+from swiftcore.serving.control import ControlClient, Deployment
 from swiftcore.serving.endpoint import EndpointFolder
+from swiftcore.serving.gateway import Gateway
 from swiftcore.serving.probe import probe
 from swiftcore.serving.release import AdapterChange
 from swiftcore.serving.server import ADAPTER_PATH, TOKEN_VARIABLE
@@ -355,20 +360,15 @@ def test_only_the_gateway_reaches_the_private_road(served):
     assert all(TOKEN_VARIABLE not in process.environ() for process in family[1:])
 
 
-@pytest.mark.parametrize("reason", ["another rank", "another content"])
-def test_what_the_running_server_can_t_become_gets_a_new_server(served, reason):
-    name = reason.replace(" ", "-")
-    place = served.adapter(name, 305, rank=64 if reason == "another rank" else 4)
-    if reason == "another content":
-        assert served.deploy("law", name).in_place
-        (place / "token.txt").write_text("306")
+def test_what_the_running_server_can_t_become_gets_a_new_server(served):
+    served.adapter("large", 305, rank=64)
     before = served.state
-    after = served.deploy("law", name, "tax")
+    after = served.deploy("law", "large")
     assert after.in_place is None
     assert after.pid != before["backend_pid"]
-    assert served.said(name) == served.says(306 if reason == "another content" else 305)
-    (why,) = [line for line in served.journal() if line["decision"] == "new server needed"][-1:]
-    assert ("rank 64" if reason == "another rank" else "files") in why["reason"]
+    assert served.said("large") == served.says(305)
+    why = [line for line in served.journal() if line["decision"] == "new server needed"][-1]
+    assert "up to 16, and large has rank 64" in why["reason"]
 
 
 def test_swift_deploy_and_rollback_say_what_happened(served, monkeypatch, capsys):
@@ -404,6 +404,109 @@ def test_swift_deploy_and_rollback_say_what_happened(served, monkeypatch, capsys
     assert said.startswith("adapter news loaded into the running server in ")
     assert "; law, tax kept; version " in said
     assert served.names == ["law", "news", "tax"]
+
+
+def test_only_requests_that_came_before_are_waited_for_and_not_for_ever():
+    async def waits():
+        requests, loop = RequestsUnderWay(), asyncio.get_running_loop()
+        old = requests.begin()
+        waiting = asyncio.create_task(requests.answered(SECONDS))
+        await asyncio.sleep(0.01)
+        requests.begin()
+        assert not waiting.done()
+        requests.end(old)
+        await waiting
+        started = loop.time()
+        await requests.answered(0.1)
+        assert loop.time() - started < SECONDS / 2
+
+    asyncio.run(waits())
+
+
+class FakeBackend(SimpleNamespace):
+    """A server that answers its private road by a function."""
+
+    def __init__(self, release, answer, **fields):
+        client = httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://x")
+        fixed = {"token": "t", "log": Path("log"), "running": True, "num_stops": 0}
+        super().__init__(
+            release=release, client=client, files=release.files(), **{**fixed, **fields}
+        )
+
+    def log_tail(self):
+        return "its last words"
+
+    async def stop(self):
+        self.num_stops += 1
+
+
+@pytest.mark.parametrize(
+    "changed", ["model/config.json", "law/weights", "law/further", "news/weights"]
+)
+def test_a_server_whose_own_files_changed_is_not_changed_in_place(tmp_path, changed):
+    folders = {name: tmp_path / name for name in ("law", "news", "tax")}
+    for file in ("model/config.json", "law/weights", "news/weights", "tax/weights"):
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).write_text("as deployed")
+    here = {name: folders[name] for name in ("law", "news")}
+    now = Release("a", "demo", "1", tmp_path / "model", infer_backend="vllm", adapters=here)
+    wanted = replace(now, fingerprint="b", adapters={n: folders[n] for n in ("law", "tax")})
+    backend = FakeBackend(now, lambda _: httpx.Response(200, json={"names": {"tax": "tax@1"}}))
+    (tmp_path / changed).write_text("trained again")
+    staging = AdapterSwap.stage(backend, Deployment(wanted, None, 5.0), now.adapter_change(wanted))
+    if changed.startswith("news"):  # it goes, whatever it is by now
+        assert asyncio.run(staging).change == AdapterChange(("tax",), ("news",), ("law",))
+    else:
+        with pytest.raises(NotInPlace, match="files that it serves from"):
+            asyncio.run(staging)
+
+
+@pytest.mark.parametrize("ends", ["without a word", "after its answer"])
+def test_a_server_that_does_not_say_that_it_published_stays_what_it_was(tmp_path, ends):
+    folder = tmp_path / "law"
+    now = Release("a", "demo", "1", tmp_path, infer_backend="vllm")
+    wanted = replace(now, fingerprint="b", adapters={"law": folder})
+
+    def answer(request):
+        command = json.loads(request.content)["command"]
+        if command == "publish" and ends == "without a word":
+            raise httpx.ReadError("broken")
+        backend.running = command != "publish"
+        return httpx.Response(200, json={"names": {"law": "law@1"}})
+
+    backend = FakeBackend(now, answer)
+
+    async def swaps():
+        deployment = Deployment(wanted, None, 5.0)
+        change = now.adapter_change(wanted)
+        swap = await AdapterSwap.stage(backend, deployment, change)
+        with pytest.raises(GateRefused, match="did not take over") as caught:
+            await swap.take_over()
+        assert "its last words" in caught.value.found
+
+    asyncio.run(swaps())
+    assert backend.release is now
+    # One that may have published is ended, for the gateway to start it again.
+    assert backend.num_stops == (ends == "without a word")
+
+
+def test_a_deployment_with_another_key_or_to_another_kind_of_server_is_not_in_place(tmp_path):
+    now = Release("a", "demo", "1", tmp_path, infer_backend="vllm")
+    wanted = replace(now, fingerprint="b", adapters={"law": tmp_path / "law"})
+    backend = FakeBackend(now, lambda _: httpx.Response(404), api_key="secret")
+    folder = EndpointFolder(tmp_path / "serving")
+    folder.create()
+    gateway = Gateway(folder, ("127.0.0.1", 0))
+
+    async def staged(api_key):
+        gateway._become("ready", backend)
+        return await gateway._stage_adapters(Deployment(wanted, api_key, 5.0))
+
+    backend.as_dict = dict
+    assert asyncio.run(staged("another")) is None
+    assert not (folder.path / "journal.jsonl").exists()
+    assert asyncio.run(staged("secret")) is None
+    assert decisions(folder.path) == ["adapters staged", "new server needed"]
 
 
 def test_a_probe_waits_for_a_place_in_a_full_server_and_asks_hidden_names(tmp_path, monkeypatch):

@@ -291,6 +291,7 @@ def test_vllm_draws_candidates_from_streams_of_their_own(
         ([], "No model is named"),
         (["--model", "m", "--val_dataset", "v.jsonl"], "--val_dataset"),
         (["--model", "m", "--lora_rank", "3"], "--lora_rank"),
+        (["--model", "m", "--nproc_per_node", "2"], "--nproc_per_node"),
         (["--model", "m", "--orm_model", "acuracy"], "accuracy?"),
         (["--model", "m", "--sampler_type", "dvts"], "tree search"),
         (["--model", "m", "--rollout_depth", "3"], "tree search"),

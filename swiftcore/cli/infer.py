@@ -11,6 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from swiftcore.artifacts import Store
+from swiftcore.cli.one_process import idle_settings, refuse_processes
 from swiftcore.cli.options import Parser, add_store, print_json
 from swiftcore.cli.tables import print_table
 from swiftcore.errors import Cancelled, DataError, UsageError
@@ -51,16 +52,6 @@ _READING = (
     "data_seed",
     "model_name",
     "model_author",
-)
-# Where an answer is made. All else of a runtime belongs to training and to endpoints.
-_RUNNING = (
-    "store",
-    "device",
-    "num_threads",
-    "backends_dir",
-    "install_backends",
-    "start_timeout_seconds",
-    "log_level",
 )
 _OF_ROWS = (
     "result_path",
@@ -156,7 +147,7 @@ def _refuse(
             do="swift infer --help shows examples",
         )
     idle = [name for name in values.get("model", {}) if name != "torch_dtype"]
-    idle += [name for name in values.get("runtime", {}) if name not in _RUNNING]
+    idle += idle_settings(values.get("runtime", {}))
     if not answers_rows:
         unseen = () if options.json else ("logprobs", "top_logprobs")
         idle += [name for name in (*_OF_ROWS, *unseen) if name in section.model_fields_set]
@@ -196,7 +187,10 @@ def _inference(
 ) -> "Inference":
     template = read_section(TemplateSection, values.get("template", {}), "template")
     runtime = read_section(Runtime, values.get("runtime", {}), "runtime")
-    _refuse_processes(runtime)
+    refuse_processes(
+        runtime,
+        "use --infer_backend vllm with --vllm_data_parallel_size or --vllm_tensor_parallel_size",
+    )
     require_engine(section.infer_backend, runtime)
     from swiftcore.stages.inferring import Inference
     from swiftcore.stages.model_folders import find_folders
@@ -208,20 +202,6 @@ def _inference(
     is_silent = options.json or section.stream
     progress = Silent() if is_silent else TerminalProgress("infer")
     return Inference(folders, section, template, runtime, dtype, store, progress)
-
-
-def _refuse_processes(runtime: Runtime) -> None:
-    """Refuse the environment of a training with several processes."""
-    processes = runtime.processes()
-    if processes.world_size > 1:
-        raise UsageError(
-            "One process answers.",
-            where="NPROC_PER_NODE, NNODES",
-            found=f"{processes.nodes} machines with {processes.per_node} processes each",
-            expected="one process",
-            do="unset the variables; on several GPUs use --infer_backend vllm with "
-            "--vllm_data_parallel_size or --vllm_tensor_parallel_size",
-        )
 
 
 def _questions(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swiftcore.artifacts import Store
+from swiftcore.cli.one_process import idle_settings, refuse_processes
 from swiftcore.cli.options import Parser, add_store, print_json
 from swiftcore.errors import DataError, UsageError
 from swiftcore.progress import Silent, TerminalProgress
@@ -56,6 +57,10 @@ def main(argv: Sequence[str]) -> int:
     runtime = read_section(Runtime, values.get("runtime", {}), "runtime")
     data = _data_section(values.get("data", {}))
     _refuse(options, section, values)
+    refuse_processes(
+        runtime,
+        "use --sampler_engine vllm with --vllm_data_parallel_size, or --data_range for each",
+    )
     require_engine(section.engine_section.infer_backend, runtime)
     from swiftcore.stages.sampling import SamplingOrder, sample_answers
 
@@ -117,6 +122,7 @@ def _refuse(options: argparse.Namespace, section: SampleSection, values: dict[st
     """Refuse what would do nothing with this engine."""
     engine, template = section.engine, values.get("template", {})
     idle = [name for name in values.get("model", {}) if name != "torch_dtype"]
+    idle += idle_settings(values.get("runtime", {}))
     expected = "settings of this engine"
     if engine in ("client", "no"):
         idle += [name for name in template if name != "system"]

@@ -75,6 +75,7 @@ def test_vllm_serves_what_was_evaluated_and_can_be_rolled_back(state_dir, model_
         infer_backend="vllm",
         device="cpu",
         max_model_len=700,
+        max_logprobs=25,
         adapters={"law": model_dir.parent / "adapter"},
     )
     deployed = deploy_release(
@@ -88,6 +89,12 @@ def test_vllm_serves_what_was_evaluated_and_can_be_rolled_back(state_dir, model_
     assert whole.usage.prompt_tokens == len(evaluated[0].trained_ids)
     chunks = client.chat.completions.create(model="demo@2", stream=True, **asked)
     assert "".join(c.choices[0].delta.content or "" for c in chunks) == evaluated[0].expected
+    told = client.chat.completions.create(model="demo", logprobs=True, top_logprobs=25, **asked)
+    content = told.choices[0].logprobs.content
+    assert b"".join(bytes(entry.bytes) for entry in content).decode(errors="replace") == (
+        evaluated[0].expected
+    )
+    assert all(len(entry.top_logprobs) == 25 for entry in content)
     law = client.chat.completions.create(model="law", **asked).choices[0].message.content
     assert law != evaluated[0].expected
     with_tools = client.chat.completions.create(model="demo", tools=TOOLS, **asked)

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import platform
 
 import pytest
 from training_setup import (
@@ -65,7 +66,9 @@ def test_loss_falls_and_the_numbers_agree(finished):
     assert metrics["label_tokens"] == 4 * sum(length - 2 for length in lengths)
     assert 0 < metrics["trainable_parameters"] < metrics["total_parameters"]
     assert result.resumed_from is None
-    folding, head = result.notes
+    *kept, folding, head = result.notes
+    assert len(kept) == (platform.libc_ver()[0] == "glibc")
+    assert all("stays with the process" in note for note in kept)
     assert all(note in Workspace(job.work_dir).log.read_text() for note in result.notes)
     assert folding.startswith("LoRA folded into one product in 0 layers; left to peft: 14 with dro")
     assert head == "logits of label tokens alone, a chunk at a time, gradient in the forward"

@@ -101,6 +101,10 @@ class Runtime(BaseModel):
         default=False,
         description="copy a checkpoint to main memory and write it while training goes on",
     )
+    keep_freed_memory: bool = Field(
+        default=True,
+        description="a training on a CPU keeps the memory that a step frees for the next one",
+    )
     report_to: list[Literal["tensorboard"]] = Field(
         default_factory=list,
         description="tensorboard: also write event files; flows tell MLflow in any case",

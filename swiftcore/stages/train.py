@@ -101,6 +101,7 @@ def train_job(
         check_memory=runtime.check_memory,
         processes=processes,
         async_save=runtime.async_save and _saves_in_background(recipe.train),
+        keep_freed_memory=runtime.keep_freed_memory,
     )
 
 
@@ -142,4 +143,4 @@ def _listener(run: StageRun) -> Callable[[dict[str, Any]], None]:
     return hear
 
 
-TRAIN = Stage("train", 3, _config, _run, measured=("metrics.jsonl", "train.log", "summary.json"))
+TRAIN = Stage("train", 4, _config, _run, measured=("metrics.jsonl", "train.log", "summary.json"))

@@ -54,6 +54,9 @@ class TrainJob(BaseModel):
     async_save: bool = Field(
         default=False, description="write checkpoints in a thread, while training goes on"
     )
+    keep_freed_memory: bool = Field(
+        default=True, description="on a CPU, keep what a step frees for the next one"
+    )
     micro_batch_size: int | None = Field(
         default=None,
         ge=1,

@@ -106,21 +106,24 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         total = hidden_ND.new_zeros((), dtype=torch.float32)
         losses_N, hits_N = torch.empty_like(weight_N), torch.empty_like(target_N, dtype=torch.bool)
         head = head_VD.to(hidden_ND.dtype)
+        # One buffer for all chunks: fresh memory of this size costs more than softmax does.
+        buffer_NV = hidden_ND.new_empty(min(_CHUNK_TOKENS, len(target_N)), len(head_VD))
         for start in range(0, len(target_N), _CHUNK_TOKENS):
             chunk = slice(start, start + _CHUNK_TOKENS)
             hidden, target, weight = hidden_ND[chunk], target_N[chunk], weight_N[chunk]
-            logits_NV = (hidden @ head.t()).float()
-            highest, place = logits_NV.max(dim=-1, keepdim=True)
-            chosen = logits_NV.gather(1, target[:, None])
-            grad_NV = torch.softmax(logits_NV, dim=-1)
-            # The highest probability can't vanish, so its logarithm gives the normaliser exactly.
-            logp_N = (chosen - highest + grad_NV.gather(1, place).log())[:, 0]
+            product_NV = torch.mm(hidden, head.t(), out=buffer_NV[: len(target)])
+            powers_NV = product_NV.float()
+            highest_N1, place_N1 = powers_NV.max(dim=-1, keepdim=True)
+            chosen_N1 = powers_NV.gather(1, target[:, None])
+            sum_N1 = powers_NV.sub_(highest_N1).exp_().sum(dim=-1, keepdim=True)
+            logp_N = (chosen_N1 - highest_N1 - sum_N1.log())[:, 0]
             if dft:
                 weight = weight * logp_N.exp()
             total -= (logp_N * weight).sum()
-            losses_N[chunk], hits_N[chunk] = -logp_N * weight, place[:, 0] == target
+            losses_N[chunk], hits_N[chunk] = -logp_N * weight, place_N1[:, 0] == target
             if not (need_hidden or need_head):
                 continue
+            grad_NV = powers_NV.div_(sum_N1)
             grad_NV[torch.arange(len(target), device=target.device), target] -= 1
             grad_NV = grad_NV.to(hidden_ND.dtype)
             # Weights belong to tokens: scaling rows of D spares a pass over rows of V.

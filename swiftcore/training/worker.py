@@ -25,6 +25,7 @@ from swiftcore.training import checkpoints
 from swiftcore.training.distributed.world import AgreedStop, World, agreed_checkpoint, is_echo
 from swiftcore.training.estimate import gib
 from swiftcore.training.failures import as_swift_error
+from swiftcore.training.host_memory import keep_freed_memory
 from swiftcore.training.job import TrainJob, TrainResult
 from swiftcore.training.metrics import Line, MetricsLog, read_lines
 from swiftcore.training.plugins import load_plugins
@@ -48,7 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     files = Workspace(job.work_dir)
     try:
         _hide_unused_packages(job)
-        result = train(job, files, stop, number)
+        known = keep_freed_memory() if job.keep_freed_memory and job.device == "cpu" else []
+        result = train(job, files, stop, number, known)
     except Exception as err:
         traceback.print_exc()
         error = as_swift_error(err, where=files.log_of(number))
@@ -60,7 +62,13 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) -> TrainResult:
+def train(
+    job: TrainJob,
+    files: Workspace,
+    asked: StopRequest,
+    number: int = 0,
+    known: Sequence[str] = (),
+) -> TrainResult:
     """Train in this process, from the newest verified checkpoint on, and return what came of it.
 
     Args:
@@ -68,6 +76,7 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
         files: where to report.
         asked: set when somebody asks this process to end.
         number: of this process on its machine.
+        known: notes on this process, to begin those on the training with.
     """
     train_rows = require_trainable(read_rows(job.encoded_dir, "train"), "train", job)
     eval_rows = read_rows(job.encoded_dir, "val")
@@ -116,7 +125,7 @@ def train(job: TrainJob, files: Workspace, asked: StopRequest, number: int = 0) 
         held.append(f"goes on with the adapter {job.adapter_dir.name}")
     group = TokenGroup.of(world)
     held += emulation_note(job.device, job.torch_dtype)
-    notes = [*held, *_side_by_side(model, batches), *folding]
+    notes = [*known, *held, *_side_by_side(model, batches), *folding]
     if group is not None:
         notes.append(share_tokens(model, group, world, batches.longest))
     objective = objective_for(

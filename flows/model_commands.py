@@ -10,7 +10,7 @@ from swiftcore.cli.options import Parser, add_store, opened_store, print_json
 from swiftcore.recipe import Runtime
 from swiftcore.serving import DeployResult
 from swiftcore.stages.deploy import serving_root
-from swiftcore.stages.releases import start_patience
+from swiftcore.stages.releases import start_patience, verify_release
 from tasks.models_uri import find_version
 from tasks.registry import Registry, Version
 
@@ -105,7 +105,11 @@ def _release_before(store: Store, name: str) -> DeployResult:
     folder = serving_root(store) / name
     before = (status(folder) or {}).get("previous") or {}
     patience = start_patience(before.get("infer_backend", "pt"), Runtime())
-    return rollback(folder, start_timeout_seconds=patience)
+    return rollback(
+        folder,
+        start_timeout_seconds=patience,
+        verify=lambda release: verify_release(release, store),
+    )
 
 
 def _as_dict(version: Version) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from tiny_model import build_tokenizer
 from flows.model_commands import rollback_command
 from swiftcore.artifacts import Store
 from swiftcore.cli import deploy as deploy_command
-from swiftcore.errors import GateRefused, ModelMissing, UsageError
+from swiftcore.errors import ArtifactDamaged, GateRefused, ModelMissing, UsageError
 from swiftcore.progress import Silent
 from swiftcore.recipe import DeploySection, Runtime
 from swiftcore.serving import Golden, Release, deploy_release, rollback, status, stop
@@ -404,6 +404,14 @@ def test_swift_deploy_and_rollback_say_what_happened(served, monkeypatch, capsys
     assert said.startswith("adapter news loaded into the running server in ")
     assert "; law, tax kept; version " in said
     assert served.names == ["law", "news", "tax"]
+    before = served.state
+    said_by_tax = served.folder / "tax" / "token.txt"
+    content = said_by_tax.read_text()
+    said_by_tax.write_text("309")
+    with pytest.raises(ArtifactDamaged, match="changed since it was served"):
+        rollback_command(["demo", "--store", str(served.store.root)])
+    said_by_tax.write_text(content)
+    assert served.unchanged(before)
 
 
 def test_only_requests_that_came_before_are_waited_for_and_not_for_ever():

@@ -63,6 +63,7 @@ class Release:
         infer_backend: engine; pt is transformers in the server's own process, the others are tools.
         backend_settings: the tool's settings that differ from their defaults.
         adapters: folders of adapters over the model, by the names that requests use.
+        adapter_digests: what is in these folders, for the record.
         backends_dir: where environments of tools are; None for the usual place.
         server: python module that serves; it takes the flags of `swiftcore.serving.server`.
     """
@@ -84,6 +85,7 @@ class Release:
     infer_backend: str = "pt"
     backend_settings: Mapping[str, Any] = field(default_factory=dict)
     adapters: Mapping[str, Path] = field(default_factory=dict)
+    adapter_digests: Mapping[str, str] = field(default_factory=dict)
     backends_dir: Path | None = None
     served_model_name: str | None = None
     owned_by: str = OWNER
@@ -143,7 +145,10 @@ class Release:
         A name whose folder is another one takes another server: in this one, answers under that
         name would come from both while it changes.
         """
-        same, theirs = (replace(each, fingerprint="", adapters={}) for each in (self, wanted))
+        same, theirs = (
+            replace(each, fingerprint="", adapters={}, adapter_digests={})
+            for each in (self, wanted)
+        )
         kept = tuple(name for name in wanted.adapters if name in self.adapters)
         moved = any(self.adapters[name] != wanted.adapters[name] for name in kept)
         loaded = tuple(name for name in wanted.adapters if name not in self.adapters)

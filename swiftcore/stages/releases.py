@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from swiftcore.artifacts import Artifact, Store
+from swiftcore.artifacts import Artifact, DigestCache, Store
 from swiftcore.backends import open_environment
 from swiftcore.backends.tools import serving_tool
-from swiftcore.errors import BackendMissing, SwiftError, UsageError
+from swiftcore.errors import ArtifactDamaged, BackendMissing, SwiftError, UsageError
 from swiftcore.models.base_record import refuse_other_base
 from swiftcore.models.files import ADAPTER_CONFIG
 from swiftcore.recipe import DeploySection, Runtime
@@ -84,6 +84,7 @@ def make_release(
         infer_backend=section.infer_backend,
         backend_settings=settings,
         adapters={name: found.path for name, found in adapters.items()},
+        adapter_digests=digests,
         backends_dir=runtime.backends_dir if on_tool else None,
         sampling_defaults=sampling,
         **endpoint,
@@ -174,3 +175,28 @@ def verify_adapters(store: Store, adapters: Mapping[str, Artifact | Source]) -> 
     for found in adapters.values():
         if isinstance(found, Artifact):
             store.verify(found, thorough=True)
+
+
+def verify_release(release: Release, store: Store) -> None:
+    """Read again what a release serves that was deployed some time ago.
+
+    Raises:
+        ArtifactDamaged: a file is not what was served.
+    """
+    whole = release.adapter_dir or release.model_dir
+    digests = {whole: release.digest}
+    for name, folder in release.adapters.items():
+        digests[folder] = release.adapter_digests.get(name)
+    for folder in {release.model_dir, *digests}:
+        found = resolve_reference(str(folder), store)
+        if isinstance(found, Artifact):
+            store.verify(found, thorough=True)
+        digest, served = input_ref(found, DigestCache(None)).digest, digests.get(folder)
+        if served not in (None, digest):
+            raise ArtifactDamaged(
+                "This folder changed since it was served.",
+                where=folder,
+                found=f"digest {digest[:12]}",
+                expected=f"digest {served[:12]}",
+                do=f"deploy {release.name} again from files you trust; what is served stays",
+            )

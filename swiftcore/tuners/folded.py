@@ -6,9 +6,9 @@ one, and its backward needs nothing but x: with g = dL/dy
     dL/dx = g (W + s B A)     dL/dA = s (g B)^T x     dL/dB = s g^T (x A^T)
 
 Making W + s B A costs as much as a few rows of x, so it pays for many tokens; where it is smaller
-than x, it is kept for the backward. For few tokens beside a large W, s (x A^T) B^T is added to x W^T
-in place. In 16 bits it is always added: a small B A would be lost in the rounding of W + s B A, and
-with it what was learnt.
+than x, it is kept for the backward. For few tokens beside a large W, s (x A^T) B^T is added to
+x W^T in place. In 16 bits it is always added: a small B A would be lost in the rounding of
+W + s B A, and with it what was learnt.
 
 DoRA scales the outputs z = x (W + s B A)^T by c = m / |W + s B A|, the norms of rows held fixed, so
 g c stands for g above and dL/dm = sum over tokens of g z / |W + s B A|. It needs W + s B A for the

@@ -5,10 +5,9 @@ one, and its backward needs nothing but x: with g = dL/dy
 
     dL/dx = g (W + s B A)     dL/dA = s (g B)^T x     dL/dB = s g^T (x A^T)
 
-Making W + s B A costs as much as a few rows of x, so it pays for many tokens; where it is smaller
-than x, it is kept for the backward. For few tokens beside a large W, s (x A^T) B^T is added to
-x W^T in place. In 16 bits it is always added: a small B A would be lost in the rounding of
-W + s B A, and with it what was learnt.
+Making W + s B A costs as much as a few rows of x, so it pays for many tokens; for few tokens beside
+a large W, s (x A^T) B^T is added to x W^T in place. In 16 bits it is always added: a small B A
+would be lost in the rounding of W + s B A, and with it what was learnt.
 
 DoRA scales the outputs z = x (W + s B A)^T by c = m / |W + s B A|, the norms of rows held fixed, so
 g c stands for g above and dL/dm = sum over tokens of g z / |W + s B A|. It needs W + s B A for the
@@ -185,17 +184,12 @@ class _FoldedLinear(torch.autograd.Function):
     ) -> Tensor:
         x_type, x = x.dtype, x.to(dtype)
         ctx.save_for_backward(x, weight_OI, down_RI, up_OR)
-        ctx.scale, ctx.x_type, ctx.is_folded = scale, x_type, False
+        ctx.scale, ctx.x_type = scale, x_type
         bias = None if bias_O is None else bias_O.to(dtype)
         with torch.autocast(x.device.type, enabled=False):
             weight, down, up = weight_OI.to(dtype), down_RI.to(dtype), up_OR.to(dtype)
             if _pays(x, weight):
-                turned_OI = torch.addmm(weight, up, down, alpha=scale)
-                if turned_OI.numel() <= x.numel():
-                    # Beside x it is small: kept for the backward.
-                    ctx.save_for_backward(x, turned_OI, down_RI, up_OR)
-                    ctx.is_folded = True
-                return functional.linear(x, turned_OI, bias)
+                return functional.linear(x, torch.addmm(weight, up, down, alpha=scale), bias)
             y = functional.linear(x, weight, bias)
             y_NO = y.view(-1, y.shape[-1])
             y_NO.addmm_(x.reshape(-1, x.shape[-1]) @ down.t(), up.t(), alpha=scale)
@@ -215,9 +209,7 @@ class _FoldedLinear(torch.autograd.Function):
             x_NI, grad_NO = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
             grad_RN = up.t() @ grad_NO.t()
             grad_x = grad_down = grad_up = None
-            if need_x and ctx.is_folded:
-                grad_x = grad_NO @ weight
-            elif need_x and _pays(x, weight):
+            if need_x and _pays(x, weight):
                 grad_x = grad_NO @ torch.addmm(weight, up, down, alpha=scale)
             elif need_x:
                 grad_x = (grad_NO @ weight).addmm_(grad_RN.t(), down, alpha=scale)

@@ -37,6 +37,15 @@ def test_recipe_takes_its_name_from_the_file(tmp_path: Path):
     assert load(tmp_path, MINIMAL + "name: other\n").recipe.name == "other"
 
 
+def test_a_system_prompt_can_stand_in_a_text_file(tmp_path: Path):
+    file = tmp_path / "system.txt"
+    file.write_text("You are brief.\nAnd kind.\n", encoding="utf-8")
+    text = MINIMAL + f"template: {{system: {file}}}\n"
+    assert load(tmp_path, text).recipe.template.system == "You are brief.\nAnd kind.\n"
+    file.unlink()
+    assert f"the file {file} can't be read: " in str(refused(tmp_path, text).found)
+
+
 def test_misspelt_key_is_named_with_its_line_and_the_nearest_name(tmp_path: Path):
     error = refused(tmp_path, MINIMAL + "train:\n  learning_rte: 0.1\n")
     assert error.found == (

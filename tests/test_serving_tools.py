@@ -210,12 +210,15 @@ def test_names_limits_and_log_of_a_release_are_the_server_s_and_make_it_another(
         "served_model_name": "org/gpt",
         "owned_by": "us",
         "max_logprobs": 50,
+        "max_new_tokens": 64,
+        "max_batch_size": 4,
+        "max_model_len": 128,
         "verbose": True,
         "log_interval": -1,
         "temperature": 0,
     }
     releases = [made(**{name: value}) for name, value in changes.items()]
-    assert len({made().fingerprint, *(each.fingerprint for each in releases)}) == 7
+    assert len({made().fingerprint, *(each.fingerprint for each in releases)}) == 10
     release = made(**changes)
     assert release.names == ("org/gpt", "org/gpt@3")
     assert Release.from_dict(json.loads(json.dumps(release.as_dict()))) == release

@@ -19,7 +19,10 @@ from swiftcore.stages.resolve import resolve_reference
 # A tool loads, compiles and measures before it answers: minutes, on a CPU.
 _TOOL_START_SECONDS = 900.0
 # Fields of a deploy section that the server is started with, and a release is known by.
-_OF_THE_SERVER = {"served_model_name", "owned_by", "max_logprobs", "verbose", "log_interval"}
+_OF_THE_SERVER = {
+    *("max_new_tokens", "max_batch_size", "max_model_len", "max_logprobs"),
+    *("served_model_name", "owned_by", "verbose", "log_interval"),
+}
 _OF_SAMPLING = {"temperature", "top_p", "top_k", "repetition_penalty"}
 
 
@@ -75,9 +78,6 @@ def make_release(
         model_dir=model.model_dir,
         adapter_dir=model.adapter_dir,
         digest=model.digest,
-        max_new_tokens=section.max_new_tokens,
-        max_batch_size=section.max_batch_size,
-        max_model_len=section.max_model_len,
         # Our torch may be one for CPUs where the tool's is not.
         device=runtime.device if on_tool else runtime.resolved_device(),
         num_threads=runtime.threads(),

@@ -1,10 +1,9 @@
 """The template section: how rows become tokens."""
 
+from pathlib import Path
 from typing import Literal
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field, field_validator
 
 from swiftcore.recipe.sections.base import Section
 
@@ -15,7 +14,9 @@ class TemplateSection(Section):
     template: str | None = Field(
         default=None, description="template name, or jinja for the model's own; default: inferred"
     )
-    system: str | None = Field(default=None, description="system prompt for rows that bring none")
+    system: str | None = Field(
+        default=None, description="system prompt for rows that bring none, or a .txt file with it"
+    )
     max_length: int | None = Field(default=None, ge=1, description="longest row in tokens")
     truncation_strategy: Literal["delete", "left", "right"] = Field(
         default="delete", description="what to do with a longer row"
@@ -52,3 +53,14 @@ class TemplateSection(Section):
     custom_template: list[str] = Field(
         default_factory=list, description="YAML or Python files that register templates"
     )
+
+    @field_validator("system")
+    @classmethod
+    def _read_text(cls, value: str | None) -> str | None:
+        """Take the content of a file for its name, so that another content is another recipe."""
+        if value is None or not value.endswith(".txt"):
+            return value
+        try:
+            return Path(value).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"the file {value} can't be read: {error}") from error

@@ -6,8 +6,8 @@ export DO_NOT_TRACK := 1
 # Hundreds of test processes import the same files; an environment may forbid to compile them once.
 export PYTHONDONTWRITEBYTECODE :=
 # Test files that run at once; each has its own stores, servers and ports. Many wait for processes
-# they have started: five keep two cores busy.
-TEST_PROCESSES ?= 5
+# they have started: four keep two cores busy.
+TEST_PROCESSES ?= 4
 
 .PHONY: install data demo repro test test-backends lint docs-check bench clean
 

@@ -1,16 +1,20 @@
 """`swift run`: the road as a Prefect flow, from one command, with nothing to start by hand."""
 
+import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from flows.environment import prepare_environment, server_url
 from flows.local_api import LocalApi, local_api
 from swiftcore.cli.options import Parser, add_recipe, loaded_recipe, print_json
 from swiftcore.errors import Cancelled
+
+logger = logging.getLogger(__name__)
 
 
 def run_command(argv: Sequence[str]) -> int:
@@ -70,9 +74,15 @@ def _run(recipe: Path | str, overrides: list[str], api: LocalApi | None) -> dict
 
     if api is not None:
         api.wait()
+    begun: list[UUID] = []
+
+    def remember(flow: Any, flow_run: Any, state: Any) -> None:
+        begun.append(flow_run.id)
+
     try:
-        return road.with_options(on_crashed=[_note_cancellation])(str(recipe), overrides)
+        return road.with_options(on_running=[remember])(str(recipe), overrides)
     except (KeyboardInterrupt, TerminationSignal, Abort) as err:
+        _note_cancellation(begun)
         raise Cancelled(
             "The run was stopped on request.",
             found="an interrupt, a termination signal or a cancellation in Prefect",
@@ -80,14 +90,18 @@ def _run(recipe: Path | str, overrides: list[str], api: LocalApi | None) -> dict
         ) from err
 
 
-def _note_cancellation(flow: Any, flow_run: Any, state: Any) -> None:
-    """Show a run that somebody stopped as cancelled; Prefect calls it crashed."""
+def _note_cancellation(runs: list[UUID]) -> None:
+    """Show runs that somebody stopped as cancelled; Prefect calls them crashed, or does nothing."""
     from prefect.client.orchestration import get_client
     from prefect.states import Cancelled as CancelledState
 
-    with get_client(sync_client=True) as client:
-        stopped = CancelledState(message="stopped on request (Ctrl-C or SIGTERM)")
-        client.set_flow_run_state(flow_run.id, stopped, force=True)
+    stopped = CancelledState(message="stopped on request (Ctrl-C or SIGTERM)")
+    try:
+        with get_client(sync_client=True) as client:
+            for run in runs:
+                client.set_flow_run_state(run, stopped, force=True)
+    except Exception as error:  # the run was stopped, whether its server hears of it or not
+        logger.warning("Prefect's server does not hear that the run was stopped: %s", error)
 
 
 def _import_mlflow() -> None:

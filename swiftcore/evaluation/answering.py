@@ -54,8 +54,9 @@ class TemplatedEngine(Protocol):
         *,
         batch_size: int,
         progress: Progress | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> list[Completion]:
-        """Answer all prompts, in order."""
+        """Answer all prompts, in order; each draws its random numbers by its number."""
         ...
 
 
@@ -70,8 +71,9 @@ class EachAnswering(Protocol):
         *,
         batch_size: int,
         progress: Progress | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> Sequence[Completion | SwiftError]:
-        """Answer all prompts, in order; one that fails spoils no other."""
+        """Answer all prompts as `generate` does; one that fails spoils no other."""
         ...
 
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from swiftcore.errors import SwiftError
 from swiftcore.evaluation.answering import (
+    EachAnswering,
     Prompt,
-    PromptTemplate,
+    TemplatedEngine,
     described,
     halved,
     raise_unless_of_this_row,
@@ -35,47 +36,13 @@ ANSWER_FIELDS = (
 _BATCHES_A_GROUP = 16
 
 
-class AnsweringEngine(Protocol):
-    """An engine with the template that writes its prompts."""
-
-    @property
-    def template(self) -> PromptTemplate:
-        """Writes prompts."""
-        ...
-
-    def generate(
-        self,
-        prompts: Sequence[list[int]],
-        params: SamplingParams,
-        *,
-        batch_size: int,
-        progress: Progress | None = None,
-        numbers: Sequence[int] | None = None,
-    ) -> list[Completion]:
-        """Answer all prompts, in order."""
-        ...
+class AnsweringEngine(TemplatedEngine, Protocol):
+    """An engine with the template that writes its prompts, which can also answer piece by piece."""
 
     def stream(
         self, prompt: list[int], params: SamplingParams, *, number: int = 0
     ) -> Iterator[Delta]:
         """Answer one prompt piece by piece."""
-        ...
-
-
-@runtime_checkable
-class EachAnswering(Protocol):
-    """An engine that knows of each prompt whether it was answered."""
-
-    def answer_each(
-        self,
-        prompts: Sequence[list[int]],
-        params: SamplingParams,
-        *,
-        batch_size: int,
-        progress: Progress | None = None,
-        numbers: Sequence[int] | None = None,
-    ) -> Sequence[Completion | SwiftError]:
-        """Answer all prompts, in order; one that fails spoils no other."""
         ...
 
 

@@ -6,10 +6,17 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from swiftcore.errors import SwiftError
-from swiftcore.evaluation.answering import Answer, Prompt, described, halved, written_prompt
+from swiftcore.evaluation.answering import (
+    Answer,
+    EachAnswering,
+    Prompt,
+    described,
+    halved,
+    written_prompt,
+)
 from swiftcore.evaluation.benchmarks.endpoint import EndpointModel
 from swiftcore.generation import Completion, SamplingParams
-from swiftcore.inference.answers import AnsweringEngine, EachAnswering
+from swiftcore.inference.answers import AnsweringEngine
 from swiftcore.progress import Progress
 from swiftcore.rejection_sampling.candidates import Candidate
 from swiftcore.rejection_sampling.questions import NamedQuestion
